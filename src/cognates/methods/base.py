@@ -1,0 +1,58 @@
+"""What a self-supervised method is: a module with a loss, an embedding and nothing about labels.
+
+A method is one file: its paper, its module, its configuration, its registration.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from cognates.types import Batch, Embedding, Loss
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised method: abstract here, final in its own file.
+
+    Subclasses set `encoder` (a plain module (n, c, h, w) -> (n, d)) and `default_score`.
+    """
+
+    encoder: nn.Module
+    default_score: ClassVar[str]
+    """The uncertainty the method stands for, by its name in `docs/architecture.md`."""
+    score_cost: ClassVar[str] = "free"
+    """What the default score costs, in words."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Loss:
+        """Return the loss over the *global* batch: gather representations before the objective."""
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Embedding:
+        """Return representation (n, d) and uncertainty (n,) of normalised test views.
+
+        The uncertainty is None if the method has no score of its own and `default_score` is one
+        that the library derives for any method (`view-disagreement`).
+        """
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Update what does not learn by gradient (EMA targets, queues) and return what to log."""
+        del step
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(ABC):
+    """The hyperparameters of one method; a frozen dataclass whose `build` makes the module."""
+
+    name: ClassVar[str]
+    """The registered name, for example `vi-simsiam`."""
+    paper: ClassVar[str]
+    """Title (authors, year), URL."""
+
+    @abstractmethod
+    def build(self, encoder: nn.Module, *, width: int) -> Method:
+        """Make the method around `encoder`, whose output is (n, width)."""

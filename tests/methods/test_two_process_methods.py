@@ -1,0 +1,82 @@
+"""Two processes with different data give the value and the gradient of one process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cognates.distributed import gather, world_size
+from cognates.methods.simsiam import SimSiamConfig
+from cognates.methods.vi_simsiam import ViSimSiamConfig
+from cognates.networks.norm import synchronise
+from cognates.objectives import negative_cosine, vi_simsiam
+from cognates.types import Batch
+
+F64 = torch.float64
+IMAGES, SPLIT = 8, 3  # 3 and 5 rows: uneven on purpose
+SMALL = {"dim": 6, "hidden": 7, "predictor_hidden": 5}
+CONFIGS = {
+    "simsiam": SimSiamConfig(**SMALL),
+    "vi-simsiam": ViSimSiamConfig(**SMALL),
+    "vi-simsiam-vmf": ViSimSiamConfig(**SMALL, family="von-mises-fisher"),
+}
+
+
+def _method(config, images, rows, *, train):
+    torch.manual_seed(1)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(18, 5), nn.ReLU())
+    method = synchronise(config.build(encoder, width=5).double()).train(train)
+    views = tuple(view[rows] for view in images)
+    loss = method(Batch(views=views, index=torch.arange(IMAGES)[rows], step=0, seed=0))
+    loss.total.backward()
+    grads = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    return {"loss": loss.total.detach(), "monitored": loss.monitored, **grads}
+
+
+def _objectives(x, rows):
+    torch.manual_seed(2)
+    weight = (torch.randn(18, 4, dtype=F64) / 4).requires_grad_()
+    other = (torch.randn(18, 1, dtype=F64) / 4).requires_grad_()
+    mine = x[:, rows].transpose(0, 1)
+    p = gather(mine @ weight).transpose(0, 1)
+    kappa = gather((mine @ other).squeeze(-1).exp()).transpose(0, 1)
+    target = gather(mine[..., :4]).transpose(0, 1)
+    # Squared: then the gradient depends on the value of the whole batch, not on its own rows only.
+    total = negative_cosine(p, target)["alignment"] + vi_simsiam(p, kappa, target)["alignment"] ** 2
+    total.backward()
+    return {"loss": total.detach(), "weight": weight.grad, "other": other.grad}
+
+
+def _answers(rank, world):
+    """Return losses and gradients, these averaged over the processes as DistributedDataParallel."""
+    rows = [slice(None)] if world == 1 else [slice(None, SPLIT), slice(SPLIT, None)]
+    torch.manual_seed(0)
+    images = torch.randn(3, IMAGES, 2, 3, 3, dtype=F64)  # three views
+    found = {"objectives": _objectives(images.flatten(2), rows[rank])}
+    for name, config in CONFIGS.items():
+        for train in (False, True):
+            found[f"{name}, train={train}"] = _method(config, images, rows[rank], train=train)
+    if world > 1:
+        assert world_size() == world
+        for values in found.values():
+            for part in sorted(values.keys() - {"loss", "monitored"}):
+                dist.all_reduce(values[part])
+                values[part] /= world
+    return found
+
+
+@pytest.mark.ddp
+def test_two_processes_give_the_value_and_gradient_of_one(run_processes):
+    expected = _answers(0, 1)
+    assert len(expected) == 7
+    for found in run_processes(_answers):
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            assert values.keys() == found[name].keys()
+            assert len(values) >= 3
+            for part, value in values.items():
+                # float64, added in another order.
+                same = torch.allclose(found[name][part], value, rtol=1e-10, atol=1e-12)
+                assert same, f"{name}: {part}"
