@@ -1,0 +1,365 @@
+r"""What a run leaves on disk: `checkpoint/` to go on from, `model/` to use.
+
+A checkpoint is written to `checkpoint.new`, flushed and renamed; the one before it is
+`checkpoint.old` until the rename is done. At every moment one complete checkpoint exists, and the
+checksums in `state.json` tell a complete one from a damaged one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cognates.config import RunConfig, encode
+from cognates.errors import ConfigError, StorageError
+from cognates.methods.base import Method
+from cognates.training import storage
+from cognates.training.prepare import build_method, load_images, parse_config, read_config
+
+if TYPE_CHECKING:
+    from cognates.data.images import Images
+    from cognates.types import Features
+
+_VERSION = 1
+_WEIGHTS, _OPTIMISER, _STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
+_MODEL, _BANK = "model.json", "bank.safetensors"
+SAVE_SHARE = 0.02
+"""An epoch's end is saved only where that keeps saving below this share of the time."""
+BANK_SIZE = 10_000
+"""Most training images whose features are kept beside the weights."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: with its configuration and the tensors all that it needs to go on."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    total: int = 0
+    """Steps of the whole run."""
+    seconds: float = 0.0
+    """Time spent training, summed over resumptions."""
+    low_readings: int = 0
+    """Bad readings in a row of the collapse monitor."""
+    data: str = ""
+    """Digest of the training images."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A trained method, ready to embed, with what puts one image among the training images."""
+
+    config: RunConfig
+    method: Method
+    """In evaluation mode, float32, on the CPU."""
+    default_score: str
+    quantiles: np.ndarray
+    """(101,) float64: the percentiles 0 to 100 of the default score over the bank's images."""
+    bank: dict[str, np.ndarray]
+    """`representation` (n, d) float32 and `uncertainty` (n,) float64 of training images."""
+
+
+class Saver:
+    """Saves one run's training state and says when that is due."""
+
+    def __init__(
+        self, run: Path, module: nn.Module, optimiser: Optimizer, *, minutes: float
+    ) -> None:
+        """Start the clock; `minutes` is the longest time between two checkpoints."""
+        self._run, self._module, self._optimiser = run, module, optimiser
+        self._most, self._last, self._cost = minutes * 60, time.monotonic(), 0.0
+
+    def due(self, epoch_end: bool) -> bool:
+        """Return whether to save now: the time is up, or an epoch ends and saving costs little."""
+        waited = time.monotonic() - self._last
+        return waited >= self._most or (epoch_end and self._cost <= SAVE_SHARE * waited)
+
+    def save(self, progress: Progress) -> None:
+        """Replace the checkpoint; see `save_training`."""
+        began = time.monotonic()
+        save_training(self._run, self._module, self._optimiser, progress)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+
+def save_training(run: Path, module: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
+    """Replace the checkpoint of the run directory `run`.
+
+    Raises:
+        StorageError: it cannot be written (a full disk); the previous checkpoint is intact.
+    """
+    new, current, old = (run / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
+    tensors, numbers = _flatten(optimiser)
+    files = {
+        _WEIGHTS: storage.encode_tensors(module.state_dict()),
+        _OPTIMISER: storage.encode_tensors(tensors),
+    }
+    checksums = {name: storage.sha256(data) for name, data in files.items()}
+    state = {"version": _VERSION, **vars(progress), "optimiser": numbers, "sha256": checksums}
+    files[_STATE] = json.dumps(state, indent=2).encode()
+    try:
+        _remove(new)
+        new.mkdir(parents=True)
+        for name, data in files.items():
+            storage.write_synced(new / name, data)
+        storage.sync_folder(new)
+        if current.exists():
+            _remove(old)
+            current.rename(old)
+        new.rename(current)
+        storage.sync_folder(run)
+        _remove(old)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        before = recorded(run)
+        kept = f"that of step {before.step} is intact" if before else "there is none before it"
+        raise StorageError(
+            f"Cannot write the checkpoint of step {progress.step} in '{run}' ({error.strerror}); "
+            f"{kept}: free some space, then `cognates train --resume {run}`."
+        ) from error
+
+
+def load_training(
+    run: Path, module: nn.Module, optimiser: Optimizer
+) -> tuple[Progress, str | None]:
+    """Put the last checkpoint's tensors into `module` and `optimiser`.
+
+    Returns:
+        How far the run is (step 0 if it has no checkpoint), and a sentence for the log if the
+        newest checkpoint was damaged and the one before it was taken.
+
+    Raises:
+        StorageError: there are checkpoints, and none is intact.
+    """
+    found = _newest(run)
+    if found is None:
+        return Progress(), None
+    state, weights, tensors, note = found
+    slots: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in state["optimiser"].items()}
+    for name, tensor in tensors.items():
+        index, entry = name.split(".", 1)
+        slots.setdefault(int(index), {})[entry] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    _load_weights(module, weights, run)
+    optimiser.load_state_dict({"state": slots, "param_groups": groups})
+    return _progress(state), note
+
+
+def recorded(run: Path) -> Progress | None:
+    """Return how far the run's newest checkpoint says it is; None if there is none to read."""
+    for name in ("checkpoint", "checkpoint.old"):
+        try:
+            return _progress(json.loads((run / name / _STATE).read_text(encoding="utf8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def finalise(
+    run: str | Path, *, images: Images | None = None, device: str = "cpu", progress: bool = False
+) -> None:
+    """Write `model/` from the run's checkpoint, whether the run has reached its end or not.
+
+    Args:
+        run: a run directory.
+        images: its training images; None: they are loaded from the run's source.
+        device: where the features of the bank are computed.
+        progress: whether loading the images may show a bar.
+
+    Raises:
+        ConfigError: the run has no checkpoint.
+        StorageError: the checkpoint is damaged or `model/` cannot be written.
+    """
+    from cognates.evaluation.features import extract
+
+    run = Path(run)
+    config = read_config(run)
+    found = _newest(run)
+    if found is None:
+        raise ConfigError(f"Expected a run with a checkpoint, got '{run}': train it first.")
+    method = build_method(config, initial=False)
+    _load_weights(method, found[1], run)
+    method.eval()
+    images = load_images(config, progress=progress) if images is None else images
+    features = extract(
+        method.to(device),
+        _thinned(images, BANK_SIZE),
+        views=config.views,
+        size=config.data.image_size,
+        mean=config.data.mean,
+        std=config.data.std,
+        device=device,
+    )
+    write_model(run, method, config, features=features)
+
+
+def write_model(run: Path, method: Method, config: RunConfig, *, features: Features) -> None:
+    """Write `model/`: weights, record and the bank of training features; nothing else is needed.
+
+    Args:
+        run: the run directory.
+        method: the trained method.
+        config: its configuration, resolved.
+        features: of at most 10,000 training images, with the method's default score.
+
+    Raises:
+        StorageError: a file cannot be written; `model.json`, which vouches for the others, is last.
+    """
+    score = np.asarray(features.scores[method.default_score], dtype=np.float64)
+    bank = {
+        "representation": torch.from_numpy(np.asarray(features.representation, dtype=np.float32)),
+        "uncertainty": torch.from_numpy(score),
+    }
+    files = {
+        _WEIGHTS: storage.encode_tensors(method.state_dict()),
+        _BANK: storage.encode_tensors(bank),
+    }
+    record = {
+        "version": _VERSION,
+        "config": encode(config),
+        "default_score": method.default_score,
+        "width": int(features.representation.shape[1]),
+        "quantiles": np.quantile(score, np.linspace(0, 1, 101)).tolist(),
+        "sha256": {name: storage.sha256(data) for name, data in files.items()},
+    }
+    folder = Path(run) / "model"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot make the folder '{folder}' ({error.strerror}): free some space or check the "
+            "permissions."
+        ) from error
+    for name, data in files.items():
+        storage.write_atomic(folder / name, data)
+    storage.write_atomic(folder / _MODEL, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_model(run: str | Path) -> LoadedModel:
+    """Read `model/` back; a method from a plug-in is imported from the file that the run names.
+
+    Raises:
+        ConfigError: the run has no model.
+        StorageError: a file of the model is damaged.
+    """
+    folder = Path(run) / "model"
+    if not (folder / _MODEL).is_file():
+        raise ConfigError(
+            f"Expected a finished run, got '{run}' without {folder.name}/{_MODEL}: train it first."
+        )
+    try:
+        record = json.loads((folder / _MODEL).read_text(encoding="utf8"))
+        sums = record["sha256"][_WEIGHTS], record["sha256"][_BANK]
+        quantiles = np.asarray(record["quantiles"], dtype=np.float64)
+        text, default_score = json.dumps(record["config"]), record["default_score"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"Expected the record of a model, got '{folder / _MODEL}' that cannot be read: restore "
+            "it from a copy or train again."
+        ) from error
+    config = parse_config(text)
+    method = build_method(config, initial=False)
+    _load_weights(method, storage.read_tensors(folder / _WEIGHTS, sums[0]), folder)
+    bank = storage.read_tensors(folder / _BANK, sums[1])
+    return LoadedModel(
+        config=config,
+        method=method.eval(),
+        default_score=default_score,
+        quantiles=quantiles,
+        bank={name: tensor.numpy() for name, tensor in bank.items()},
+    )
+
+
+def _newest(
+    run: Path,
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], str | None] | None:
+    complaint: StorageError | None = None
+    for folder in (run / "checkpoint", run / "checkpoint.old"):
+        if not folder.is_dir():
+            continue
+        try:
+            state = _read_state(folder)
+            weights, tensors = (
+                storage.read_tensors(folder / name, state["sha256"].get(name, ""))
+                for name in (_WEIGHTS, _OPTIMISER)
+            )
+        except StorageError as error:
+            complaint = complaint or error
+            continue
+        note = f"{complaint} The checkpoint before it is used instead." if complaint else None
+        return state, weights, tensors, note
+    if complaint:
+        raise complaint
+    return None
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / _STATE).read_text(encoding="utf8"))
+        _progress(state)
+        if not (isinstance(state["optimiser"], dict) and isinstance(state["sha256"], dict)):
+            raise TypeError("two objects expected")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"Expected a complete checkpoint, got '{folder}' whose {_STATE} cannot be read: the "
+            "file was cut off or changed; restore it from a copy or train again."
+        ) from error
+    return state
+
+
+def _progress(state: dict[str, Any]) -> Progress:
+    return Progress(
+        step=int(state["step"]),
+        total=int(state["total"]),
+        seconds=float(state["seconds"]),
+        low_readings=int(state["low_readings"]),
+        data=str(state["data"]),
+    )
+
+
+def _load_weights(module: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StorageError(
+            f"Expected the weights of this configuration in '{where}', got others: the method's "
+            f"code has changed since ({' '.join(str(error).split())[:200]}); train again."
+        ) from error
+
+
+def _flatten(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, slot in optimiser.state_dict()["state"].items():
+        for name, value in slot.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            elif value is not None:
+                numbers.setdefault(str(index), {})[name] = value
+    return tensors, numbers
+
+
+def _thinned(images: Images, most: int) -> Images:
+    # Every k-th image is a view of the memory map: a random choice would copy pixels into memory.
+    every = -(-len(images) // most)
+    return dataclasses.replace(
+        images,
+        pixels=images.pixels[::every],
+        path=None if images.path is None else images.path[::every],
+        targets={name: values[::every] for name, values in images.targets.items()},
+    )
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,241 @@
+"""From a configuration to what the loop needs: images, method, and a run directory that is ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.optim import Optimizer
+
+from cognates import optim
+from cognates.config import RunConfig, encode
+from cognates.errors import ConfigError, StorageError
+from cognates.methods.base import Method
+from cognates.methods.registry import load_plugin
+from cognates.random import fold_in
+from cognates.training import storage
+
+if TYPE_CHECKING:
+    from cognates.data.images import Images
+
+_MAY_CHANGE = {"training.device", "training.devices"}
+"""Fields that say where a run is computed and not what; `--resume` may change them."""
+_TRACES = ("config.json", "checkpoint", "checkpoint.old", "model")
+
+
+def prepare(
+    config: RunConfig, run: Path, *, resume: bool, progress: bool
+) -> tuple[RunConfig, Images]:
+    """Check all that can be checked before the first step, then make or reopen the run directory.
+
+    Returns:
+        The configuration with the normalisation filled in, and the training images.
+
+    Raises:
+        ConfigError: the folder holds another run, the run to resume has another configuration, or
+            the configuration does not fit the data; nothing has been written.
+        DataError: the source cannot be read, or has changed since the run started.
+        StorageError: the folder cannot be made.
+    """
+    if config.plugin is not None:
+        config = dataclasses.replace(config, plugin=str(Path(config.plugin).resolve()))
+    if resume:
+        config = _resumed(config, run)
+    else:
+        _require_free(run)
+    images = load_images(config, progress=progress)
+    if len(images) < config.training.batch_size:
+        raise ConfigError(
+            f"Expected at least {config.training.batch_size} training images for one batch, got "
+            f"{len(images)}: choose a smaller --batch-size."
+        )
+    if config.data.mean is None or config.data.std is None:
+        config = _measured(config, images)
+    torch_device(config)
+    _rehearse(config, images)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot make the folder '{run}' ({error.strerror}): choose another one."
+        ) from error
+    storage.write_atomic(run / "config.json", config.to_json().encode())
+    return config, images
+
+
+def read_config(run: Path) -> RunConfig:
+    """Read the configuration of a run directory, its plug-in included.
+
+    Raises:
+        ConfigError: it is no run directory, or the record is not valid.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"Expected a run directory, got '{run}': it has no config.json.")
+    return parse_config(path.read_text(encoding="utf8"))
+
+
+def parse_config(text: str) -> RunConfig:
+    """Read a run's record after importing the plug-in file that it names, if any."""
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError:
+        raw = None  # `from_json` says what is wrong
+    if isinstance(raw, dict) and raw.get("plugin") is not None:
+        load_plugin(raw["plugin"])
+    return RunConfig.from_json(text)
+
+
+def load_images(config: RunConfig, *, progress: bool = False) -> Images:
+    """Return the training images of a run from the cache, which is filled first if it is empty."""
+    from cognates.data import cache
+
+    return cache.load(
+        config.data.source,
+        "train",
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        max_unreadable=config.data.max_unreadable,
+        progress=progress,
+    )
+
+
+def build_method(config: RunConfig, *, initial: bool = True, synchronise: bool = False) -> Method:
+    r"""Make the method of a run with its initial weights, a function of the configuration alone.
+
+    Args:
+        config: the run.
+        initial: load `encoder.init` if the run names one; False where other weights follow.
+        synchronise: let batch norm use the statistics of all processes.
+
+    Returns:
+        The method in training mode, float32, on the CPU; the global random state is untouched.
+
+    Raises:
+        ConfigError: an unknown encoder, or initial weights that do not fit it.
+    """
+    from cognates.networks import build_encoder, load_encoder_weights
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fold_in(config.training.seed, "init"))
+        encoder, width = build_encoder(
+            config.encoder.name,
+            channels=config.data.channels,
+            image_size=config.data.image_size,
+            stem=config.encoder.stem,
+            width=config.encoder.width,
+        )
+        method = config.method.build(encoder, width=width)
+    if initial and config.encoder.init is not None:
+        load_encoder_weights(method.encoder, config.encoder.init)
+    if synchronise:
+        from cognates.networks import norm
+
+        return cast(Method, norm.synchronise(method))
+    return method
+
+
+def build_optimiser(config: RunConfig, method: Method) -> Optimizer:
+    """Make the run's optimiser over the method's parameters."""
+    groups = optim.parameter_groups(
+        method,
+        weight_decay=config.optimiser.weight_decay,
+        constant_rate=config.optimiser.constant_rate,
+    )
+    rate, momentum = peak_rate(config), config.optimiser.momentum
+    return optim.build(config.optimiser.name, groups, learning_rate=rate, momentum=momentum)
+
+
+def peak_rate(config: RunConfig) -> float:
+    """Return the largest learning rate, linear in the batch size (Goyal et al. 2017, 2.1)."""
+    return config.optimiser.learning_rate * config.training.batch_size / 256
+
+
+def torch_device(config: RunConfig) -> str:
+    """Return "cpu" or "cuda" for the run.
+
+    Raises:
+        ConfigError: another name, or more GPUs than there are.
+    """
+    name = config.training.device
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            f"Expected the device auto, cpu or cuda, got '{name}': choose one of them."
+        )
+    present = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and present < config.training.devices):
+        return "cpu"
+    if present < config.training.devices:
+        raise ConfigError(
+            f"Expected {config.training.devices} CUDA device(s), got {present}: use --device cpu "
+            "or fewer --devices."
+        )
+    return "cuda"
+
+
+def _rehearse(config: RunConfig, images: Images) -> None:
+    """Build the method and embed two images: what does not fit is found before a folder exists."""
+    from cognates.evaluation.features import DISAGREEMENT, extract
+
+    method = build_method(config).eval()
+    build_optimiser(config, method)
+    two = dataclasses.replace(images, pixels=images.pixels[:2], path=None, targets={})
+    size, mean, std = config.data.image_size, config.data.mean, config.data.std
+    features = extract(method, two, views=config.views, size=size, mean=mean, std=std)
+    if method.default_score not in features.scores:
+        raise ConfigError(
+            f"Expected the method '{config.method.name}' to have the uncertainty "
+            f"'{method.default_score}', got none from its `embed`: return one, or name "
+            f"'{DISAGREEMENT}' or 'norm' as its default score."
+        )
+
+
+def _measured(config: RunConfig, images: Images) -> RunConfig:
+    from cognates.data.augment import channel_statistics
+
+    mean, std = channel_statistics(images)
+    data = dataclasses.replace(
+        config.data, mean=tuple(map(float, mean)), std=tuple(map(float, std))
+    )
+    return dataclasses.replace(config, data=data)
+
+
+def _require_free(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"Expected a folder for the run, got the file '{run}': choose another.")
+    for name in _TRACES:
+        if (run / name).exists():
+            raise ConfigError(
+                f"Expected a folder without a run, got '{run}' with {name}: choose another --out, "
+                f"or go on with `cognates train --resume {run}`."
+            )
+
+
+def _resumed(config: RunConfig, run: Path) -> RunConfig:
+    recorded = read_config(run)
+    if config.data.mean is None or config.data.std is None:
+        filled = dataclasses.replace(config.data, mean=recorded.data.mean, std=recorded.data.std)
+        config = dataclasses.replace(config, data=filled)
+    old, new = _flatten(encode(recorded)), _flatten(encode(config))
+    for field in sorted({*old, *new} - _MAY_CHANGE):
+        if old.get(field) != new.get(field):
+            raise ConfigError(
+                f"Expected the configuration that '{run}' started with, got {field} = "
+                f"{new.get(field)!r} instead of {old.get(field)!r}: resume without changing it, or "
+                "start another run."
+            )
+    return config
+
+
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:  # noqa: ANN401  (JSON data)
+    if not isinstance(value, (dict, list)):
+        return {name: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {
+        place: leaf
+        for key, item in items
+        for place, leaf in _flatten(item, f"{name}.{key}" if name else str(key)).items()
+    }

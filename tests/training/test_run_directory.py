@@ -1,0 +1,254 @@
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from cognates.config import RunConfig, read
+from cognates.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    StorageError,
+)
+from cognates.training import checkpoint, loop, storage
+from cognates.training.checkpoint import finalise, read_model
+
+
+def fit(config, run, **options):
+    return loop.fit(config, run, progress=False, **options)
+
+
+def weights(run):
+    from safetensors.torch import load_file
+
+    return load_file(run / "checkpoint" / "weights.safetensors")
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(run, other):
+    a, b = weights(run), weights(other)
+    assert a.keys() == b.keys()
+    assert len(a) >= 4
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_path):
+    run = tmp_path / "run"
+    resolved = fit(config, run)
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "log.txt",
+        "checkpoint",
+        "model",
+    }
+    assert {path.name for path in (run / "model").iterdir()} == {
+        "bank.safetensors",
+        "model.json",
+        "weights.safetensors",
+    }
+    assert read(run / "config.json") == resolved
+    assert resolved.data.mean is not None
+    assert len(resolved.data.mean) == 1
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["seconds"] > 0
+
+
+def test_every_line_of_the_metrics_has_what_the_report_needs(config, tmp_path):
+    fit(config, tmp_path / "run")
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [4, 8, 10, 12, 16]
+    for line in lines:
+        assert line["loss"] == pytest.approx(sum(line["terms"].values()))
+        assert set(line["terms"]) == {"alignment"}
+        assert line["epoch"] == line["step"] / 4
+        assert 0 <= line["data_wait"] <= 1
+        assert line["images_per_second"] > 0
+        assert 0 < line["spread"] < 1.5
+        assert 1 <= line["effective_rank"] <= 8
+        assert line["gradient_norm"] > 0
+    # warm-up of one epoch to 0.5 * 16 / 256, then a cosine
+    assert lines[0]["learning_rate"] == pytest.approx(0.75 * 0.5 * 16 / 256)
+    assert lines[-1]["learning_rate"] < lines[-2]["learning_rate"] < 0.5 * 16 / 256
+
+
+def test_lines_written_after_the_last_checkpoint_are_not_there_twice(config, tmp_path, stop_at):
+    run = tmp_path / "run"
+    stop_at(9)
+    with pytest.raises(Interrupted):
+        fit(config, run)
+    # what a killed process may leave: a line of a step that will be done again, and half a line
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 10, "loss": 0}\n{"step": 12, "lo')
+    stop_at(1000)
+    fit(config, run, resume=True)
+    assert [line["step"] for line in metrics(run)] == [4, 8, 10, 12, 16]
+    assert metrics(run)[2]["loss"] != 0
+
+
+def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path):
+    resolved = fit(config, tmp_path / "run")
+    loaded = read_model(tmp_path / "run")
+    assert loaded.config == resolved
+    assert not any(module.training for module in loaded.method.modules())
+    assert loaded.default_score == "concentration"
+    assert loaded.bank["representation"].shape == (64, 16)
+    assert loaded.bank["uncertainty"].shape == (64,)
+    np.testing.assert_allclose(
+        loaded.quantiles, np.quantile(loaded.bank["uncertainty"], np.linspace(0, 1, 101))
+    )
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.equal(loaded.method.state_dict()[name], value)
+
+
+def test_model_is_enough_to_load_and_a_damaged_file_is_refused(plugin, config, tmp_path):
+    fit(plugin("separable"), tmp_path / "run")
+    (tmp_path / "alone").mkdir()
+    shutil.copytree(tmp_path / "run" / "model", tmp_path / "alone" / "model")
+    assert read_model(tmp_path / "alone").default_score == "norm"
+    for name in ("weights.safetensors", "bank.safetensors", "model.json"):
+        path = tmp_path / "alone" / "model" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(StorageError, match=re.escape(name)):
+            read_model(tmp_path / "alone")
+        path.write_bytes(whole)
+    with pytest.raises(ConfigError, match="train it first"):
+        read_model(tmp_path)
+
+
+def test_the_bank_is_thinned_evenly_without_copying_pixels(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "BANK_SIZE", 20)
+    fit(config, tmp_path / "run")
+    assert read_model(tmp_path / "run").bank["representation"].shape == (16, 16)
+
+
+def test_an_interrupted_run_can_be_made_a_model_and_still_resumed(config, tmp_path, stop_at):
+    fit(config, tmp_path / "whole")
+    stop_at(6)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run")
+    finalise(tmp_path / "run")
+    assert read_model(tmp_path / "run").quantiles.shape == (101,)
+    stop_at(1000)
+    fit(config, tmp_path / "run", resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_folder_with_another_run_is_refused_and_untouched(config, tmp_path):
+    run = tmp_path / "run"
+    fit(config, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(ConfigError, match="without a run"):
+        fit(config, run)
+    with pytest.raises(ConfigError, match="has done all its 16 steps"):
+        fit(config, run, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"optimiser__learning_rate": 0.1}, r"optimiser\.learning_rate = 0\.1 instead of 0\.5"),
+        ({"training__seed": 4}, r"training\.seed = 4 instead of 0"),
+        ({"encoder__width": 8}, r"encoder\.width = 8 instead of 16"),
+        ({"training__epochs": 5}, r"training\.epochs = 5 instead of 4"),
+        ({"views": ()}, r"views\.0"),
+    ],
+)
+def test_resuming_with_a_changed_configuration_names_the_field_and_both_values(
+    config, changed, tmp_path, stop_at, fields, sentence
+):
+    stop_at(2)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match=sentence):
+        fit(changed(config, **fields), tmp_path / "run", resume=True)
+
+
+def test_the_device_may_change_on_resume(config, changed, tmp_path, stop_at):
+    stop_at(2)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run")
+    stop_at(1000)
+    fit(changed(config, training__device="auto"), tmp_path / "run", resume=True)
+    assert read(tmp_path / "run" / "config.json").training.device == "auto"
+
+
+def test_resuming_on_other_images_is_refused(config, tmp_path, stop_at):
+    stop_at(2)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run")
+    images = np.random.default_rng(1).integers(0, 256, (80, 8, 8), dtype=np.uint8)
+    np.savez(config.data.source.removeprefix("npz:"), images=images)
+    with pytest.raises(DataError, match="got others"):
+        fit(config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"training__batch_size": 128}, "at least 128 training images"),
+        ({"encoder__name": "mpl"}, "mlp"),
+        ({"encoder__init": "nowhere.pth"}, "nowhere.pth"),
+        ({"training__device": "tpu"}, "auto, cpu or cuda"),
+        ({"optimiser__constant_rate": ("predicter",)}, "did you mean 'predictor'"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_written(
+    config, changed, tmp_path, fields, sentence
+):
+    with pytest.raises(ConfigError, match=sentence):
+        fit(changed(config, **fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_is_a_file_or_cannot_be_made_is_refused(config, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="got the file"):
+        fit(config, tmp_path / "file")
+    with pytest.raises(StorageError, match="Cannot make the folder"):
+        fit(config, tmp_path / "file" / "run")
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        fit(config, tmp_path / "nothing", resume=True)
+
+
+def test_a_full_disk_while_training_keeps_the_last_checkpoint(
+    config, changed, tmp_path, monkeypatch
+):
+    import errno
+    import os
+
+    real, saves = storage.write_synced, []
+
+    def full(path, data):
+        if path.name == "weights.safetensors":
+            saves.append(path)
+            if len(saves) == 6:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    monkeypatch.setattr(storage, "write_synced", full)
+    every_step = changed(config, training__checkpoint_minutes=0.0)
+    with pytest.raises(StorageError, match="that of step 5 is intact"):
+        fit(every_step, tmp_path / "run")
+    monkeypatch.setattr(storage, "write_synced", real)
+    fit(every_step, tmp_path / "run", resume=True)
+    fit(every_step, tmp_path / "whole")
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_configuration_of_a_run_repeats_it(config, tmp_path):
+    fit(config, tmp_path / "run")
+    again = RunConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    fit(again, tmp_path / "again")
+    assert_same_weights(tmp_path / "run", tmp_path / "again")
