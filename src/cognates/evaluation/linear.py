@@ -1,0 +1,262 @@
+"""The linear probe: logistic regression whose penalty is chosen on held-out training images.
+
+Grid and choice follow Do Better ImageNet Models Transfer Better (Kornblith et al., 2019),
+https://arxiv.org/abs/1805.08974, appendix; the probe never sees a test label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cognates.errors import DataError
+from cognates.evaluation import bootstrap
+from cognates.evaluation.logistic import Fit, Problem, Scaling
+from cognates.evaluation.memory import once_per_pair
+from cognates.evaluation.splits import holdout
+from cognates.evaluation.subjects import labels, per_image, subjects
+from cognates.types import Features, Result
+
+GRID = 12  # evaluation.md, section 3; the demo uses 6
+RANGE = (1e5, 1e-2)  # 1/C from strong to weak, evaluation.md, section 3
+PATIENCE = 3  # values without improvement after which the path stops, evaluation.md, section 3
+BINS = 15  # of the calibration error, evaluation.md, section 10
+
+
+class Prediction(NamedTuple):
+    """What a probe says about the test images."""
+
+    log_probabilities: np.ndarray
+    """(n, k) float64"""
+    classes: np.ndarray
+    """(k,) the label of each column"""
+    selected: Mapping[str, object]
+    flags: tuple[str, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) the most probable class."""
+        return self.classes[self.log_probabilities.argmax(axis=1)]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(n,) the largest probability."""
+        return np.exp(self.log_probabilities.max(axis=1))
+
+
+@once_per_pair
+def predict(train: Features, test: Features, *, grid: int = GRID) -> Prediction:
+    r"""Fit the probe on `train` and predict `test`, whose labels are not read.
+
+    The penalty is chosen on 20 % of the training images (stratified, seed 0) by accuracy, ties
+    going to the stronger penalty; then the probe is fitted again on all of them with the same C.
+
+    Args:
+        train: with labels of at least two classes.
+        test: features of the same width.
+        grid: number of values of 1/C, log-spaced in [1e-2, 1e5].
+
+    Returns:
+        Log-probabilities, the chosen C and flags: `edge` if C is at the border of the grid,
+        `not-converged` if the iterations did not suffice for the final fit.
+
+    Raises:
+        DataError: there are fewer than two classes, or no image can be held out.
+    """
+    classes, target = np.unique(labels(train), return_inverse=True)
+    held = holdout(target)
+    if len(classes) < 2 or not held.any():
+        raise DataError(
+            f"Expected at least two classes and images to hold out, got {len(target)} images of "
+            f"{len(classes)} classes: a probe cannot be chosen."
+        )
+    accuracies, fits = _path(train.representation, target, held, classes=len(classes), grid=grid)
+    best = int(np.argmax(accuracies))  # the first of equals: the strongest penalty
+    inverse = penalties(grid)
+    scaling = Scaling.of(train.representation)
+    problem = Problem(scaling(train.representation)[None], target[None], classes=len(classes))
+    fit = problem.solve(inverse[best] / len(target))
+    unseen = problem.reduce(scaling(test.representation)[None])
+    selected = {
+        "C": float(1 / inverse[best]),
+        "heldout_accuracy": accuracies[best],
+        "converged": fit.converged,
+        "path_converged": all(step.converged for step in fits),
+        "iterations": fit.iterations,
+    }
+    edge = best in (0, grid - 1)
+    flags = (("edge",) if edge else ()) + (() if fit.converged else ("not-converged",))
+    return Prediction(fit.log_probabilities(unseen)[0], classes, selected, flags)
+
+
+def linear(
+    train: Features,
+    test: Features,
+    *,
+    seed: int,
+    others: Mapping[str, Features] | None = None,
+    grid: int = GRID,
+) -> list[Result]:
+    """Protocol `linear`: accuracy, NLL (nats), Brier score and ECE of the probe, for every subject.
+
+    NLL and Brier score are means over images; where a class of the test images does not occur in
+    training, their probability is 0, the NLL is infinite and its record carries the error.
+    """
+    found = subjects(train, test, others or {})
+    predictions = {name: predict(a, b, grid=grid) for name, (a, b) in found.items()}
+    truth = labels(test)
+    settings = {"grid": grid, "inverse_C": list(RANGE), "holdout": 0.2}
+    common = {
+        "seed": seed,
+        "settings": settings,
+        "selected": {name: p.selected for name, p in predictions.items()},
+        "flags": {name: p.flags for name, p in predictions.items()},
+    }
+    columns = {name: _columns(p, truth) for name, p in predictions.items()}
+    results = []
+    for metric in ("accuracy", "nll", "brier"):
+        values = {name: column[metric] for name, column in columns.items()}
+        if all(np.isfinite(v).all() for v in values.values()):
+            results += per_image("linear", metric, values, **common)
+        else:
+            results.append(_undefined(metric, truth, predictions["trained"], seed, settings))
+    for name, prediction in predictions.items():
+        results.append(_calibration(name, prediction, truth, seed, settings))
+    return results
+
+
+def penalties(grid: int) -> np.ndarray:
+    """Return the values of 1/C, from strong to weak."""
+    return np.logspace(np.log10(RANGE[0]), np.log10(RANGE[1]), grid)
+
+
+def exhausted(accuracies: Sequence[float], strengths: Sequence[float]) -> bool:
+    """Return whether a path of penalties may stop: three values brought no improvement.
+
+    A value counts only where lambda is at most 1. Above it every weight is close to 0 and the
+    probe's directions do not change, so that on a few hundred images several values tie before the
+    first one that fits anything.
+
+    Args:
+        accuracies: held-out accuracies so far.
+        strengths: their lambdas, falling.
+
+    Example:
+        >>> exhausted([0.5, 0.4, 0.5, 0.4], [1.0, 0.1, 0.01, 0.001])
+        True
+        >>> exhausted([0.3, 0.3, 0.3, 0.3], [400.0, 90.0, 20.0, 5.0])
+        False
+    """
+    best = int(np.argmax(accuracies))
+    return sum(strength <= 1 for strength in strengths[best + 1 :]) >= PATIENCE
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, *, weights: np.ndarray | None = None
+) -> np.ndarray:
+    r"""ECE in 15 equal-width bins of the confidence.
+
+    Formula: sum over bins of (n_b / n) |accuracy_b - confidence_b|.
+
+    Args:
+        confidence: (n,) in [0, 1].
+        correct: (n,) bool.
+        weights: (r, n) counts of resamples; None: every image once.
+
+    Returns:
+        (r,) fractions in [0, 1].
+    """
+    n = len(confidence)
+    # ceil - 1: a bin holds its upper border, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
+    position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.zeros((n, BINS))
+    gaps[np.arange(n), position] = correct - confidence
+    if weights is None:
+        return np.abs(gaps.sum(axis=0, keepdims=True)).sum(axis=1) / n
+    step = 256  # resamples at a time: 20 MB for 10,000 images
+    parts = [weights[i : i + step].astype(float) @ gaps for i in range(0, len(weights), step)]
+    return np.abs(np.concatenate(parts)).sum(axis=1) / n
+
+
+def _path(
+    representation: np.ndarray, target: np.ndarray, held: np.ndarray, *, classes: int, grid: int
+) -> tuple[list[float], list[Fit]]:
+    """Held-out accuracies from strong to weak penalties with warm starts, until the path stops."""
+    scaling = Scaling.of(representation[~held])
+    problem = Problem(scaling(representation[~held])[None], target[None, ~held], classes=classes)
+    rest = problem.reduce(scaling(representation[held])[None])
+    n = int(np.count_nonzero(~held))
+    strengths = (penalties(grid) / n).tolist()
+    accuracies, fits = [], []
+    for strength in strengths:
+        fits.append(problem.solve(strength, start=fits[-1] if fits else None))
+        predicted = fits[-1].log_probabilities(rest)[0].argmax(axis=1)
+        accuracies.append(float((predicted == target[held]).mean()))
+        if exhausted(accuracies, strengths[: len(accuracies)]):
+            break
+    return accuracies, fits
+
+
+def _columns(prediction: Prediction, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Per-image accuracy, NLL and Brier score; an unknown class has probability 0."""
+    position = np.searchsorted(prediction.classes, truth).clip(max=len(prediction.classes) - 1)
+    known = prediction.classes[position] == truth
+    of_truth = prediction.log_probabilities[np.arange(len(truth)), position]
+    probabilities = np.exp(prediction.log_probabilities)
+    # sum_k (p_k - [y = k])^2 = sum_k p_k^2 - 2 p_y + 1
+    p_true = np.where(known, np.exp(of_truth), 0.0)
+    return {
+        "accuracy": prediction.labels == truth,
+        "nll": np.where(known, -of_truth, np.inf),
+        "brier": (probabilities**2).sum(axis=1) - 2 * p_true + 1,
+    }
+
+
+def _calibration(
+    subject: str,
+    prediction: Prediction,
+    truth: np.ndarray,
+    seed: int,
+    settings: Mapping[str, object],
+) -> Result:
+    correct = (prediction.labels == truth).astype(float)
+    weights = bootstrap.counts(len(truth), seed=seed)
+    value = expected_calibration_error(prediction.confidence, correct)[0]
+    resampled = expected_calibration_error(prediction.confidence, correct, weights=weights)
+    low, high = bootstrap.interval(resampled)
+    return Result(
+        protocol="linear",
+        metric="ece",
+        value=float(value),
+        low=low,
+        high=high,
+        n=len(truth),
+        protocol_seed=seed,
+        settings={**settings, "bins": BINS},
+        selected=prediction.selected,
+        subject=subject,
+        flags=prediction.flags,
+    )
+
+
+def _undefined(
+    metric: str,
+    truth: np.ndarray,
+    prediction: Prediction,
+    seed: int,
+    settings: Mapping[str, object],
+) -> Result:
+    missing = np.setdiff1d(truth, prediction.classes)
+    return Result(
+        protocol="linear",
+        metric=metric,
+        value=float("nan"),
+        low=None,
+        high=None,
+        n=len(truth),
+        protocol_seed=seed,
+        settings=settings,
+        error=f"Expected every class of the test images in training, got {len(missing)} others.",
+    )

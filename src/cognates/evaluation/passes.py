@@ -1,0 +1,185 @@
+"""The passes over the encoders that a suite needs, each kept in a file and made once.
+
+A file's name ends in the hash of everything it depends on, so a file that is there is right, and
+one that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from cognates.data.images import Images
+from cognates.data.views import ViewSpec
+from cognates.errors import StorageError
+from cognates.evaluation.features import (
+    DISAGREEMENT,
+    Transform,
+    extract,
+    pixels,
+    view_pair,
+    view_pixels,
+)
+from cognates.evaluation.sensitivity import sweep
+from cognates.evaluation.store import cache_key, load, save, weights_digest
+from cognates.evaluation.subjects import TARGET
+from cognates.methods.base import Method
+from cognates.types import Features
+
+PIXELS = "pixels"
+
+
+class _Input(TypedDict):
+    views: tuple[ViewSpec, ...]
+    size: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    device: torch.device | str
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePass:
+    """Makes features, or takes them from the run's folder."""
+
+    views: tuple[ViewSpec, ...]
+    transform: Transform
+    folder: Path | None
+    """Where features are kept; None: nowhere."""
+    seed: int
+    device: torch.device | str
+    batch_size: int
+    say: Callable[[str], None]
+
+    def features(
+        self,
+        method: Method,
+        untrained: Method | None,
+        train: Images,
+        test: Images,
+        *,
+        with_views: bool = True,
+        with_sweeps: bool = True,
+    ) -> tuple[dict[str, Features], dict[str, str]]:
+        """Return the features that protocols read, and the cache key of every subject.
+
+        Args:
+            method: in eval mode.
+            untrained: a fresh copy of it in eval mode, or None.
+            train: one split.
+            test: the other.
+            with_views: whether view retrieval will run.
+            with_sweeps: whether sensitivity will run.
+        """
+        found, hashes = {}, {}
+        for subject, owner in {"trained": method, "untrained": untrained, PIXELS: None}.items():
+            if subject == "untrained" and owner is None:
+                continue
+            weights = PIXELS if owner is None else weights_digest(owner)
+            prefix = "" if subject == "trained" else f"{subject}-"
+            hashes[subject] = self._key(test, weights)
+            for split, images in (("train", train), ("test", test)):
+                # the eight passes: only where errors are ranked, or where it is the method's score
+                needed = TARGET in images.targets or method.default_score == DISAGREEMENT
+                disagreement = needed and split == "test" and subject == "trained"
+                found[prefix + split] = self._split(
+                    f"{subject}-{split}", owner, images, weights, disagreement=disagreement
+                )
+            if with_views:
+                sides = self._views(subject, owner, test, weights)
+                found |= {f"{prefix}{name}": side for name, side in sides.items()}
+        if with_sweeps:
+            found |= self._sweeps(method, test)
+        return found, hashes
+
+    def _split(
+        self, name: str, owner: Method | None, images: Images, weights: str, *, disagreement: bool
+    ) -> Features:
+        if owner is None:
+            key = self._key(images, weights)
+            return self._kept(name, key, lambda: pixels(images, self.transform.size))
+        specs = self._specs(1) if disagreement else []
+        return self._kept(
+            name,
+            self._key(images, weights, disagreement=specs),
+            lambda: extract(owner, images, view_disagreement=disagreement, **self._input()),
+        )
+
+    def _views(
+        self, subject: str, owner: Method | None, test: Images, weights: str
+    ) -> dict[str, Features]:
+        made: list[tuple[Features, Features]] = []
+
+        def side(number: int) -> Features:
+            if not made:
+                if owner is None:
+                    size = self.transform.size
+                    pair = view_pixels(test, views=self.views, size=size, seed=self.seed)
+                else:
+                    pair = view_pair(owner, test, seed=self.seed, **self._input())
+                made.append(pair)
+            return made[0][number]
+
+        return {
+            f"view{number + 1}-test": self._kept(
+                f"{subject}-view{number + 1}-test",
+                self._key(test, weights, view=number, specs=self._specs(2), seed=self.seed),
+                lambda number=number: side(number),
+            )
+            for number in (0, 1)
+        }
+
+    def _sweeps(self, method: Method, test: Images) -> dict[str, Features]:
+        made: dict[str, Features] = {}
+
+        def one(name: str) -> Features:
+            if not made:
+                made.update(sweep(method, test, seed=self.seed, **self._input()))
+            return made[name]
+
+        weights = weights_digest(method)
+        return {
+            name: self._kept(
+                f"trained-{name}",
+                self._key(test, weights, sweep=name, specs=self._specs(1), seed=self.seed),
+                lambda name=name: one(name),
+            )
+            for name in ("crop-test", "blur-test")
+        }
+
+    def _input(self) -> _Input:
+        return {
+            "views": self.views,
+            "size": self.transform.size,
+            "mean": self.transform.mean,
+            "std": self.transform.std,
+            "device": self.device,
+            "batch_size": self.batch_size,
+        }
+
+    def _specs(self, count: int) -> list[str]:
+        return [repr(view) for view in self.views[:count]]
+
+    def _key(self, images: Images, weights: str, **more: object) -> str:
+        t = self.transform
+        transform = {"size": t.size, "mean": t.mean, "std": t.std, **more}
+        layer = PIXELS if weights == PIXELS else "backbone"
+        return cache_key(images, weights=weights, layer=layer, transform=transform)
+
+    def _kept(self, name: str, key: str, make: Callable[[], Features]) -> Features:
+        if self.folder is None:
+            return make()
+        path = self.folder / f"{name}-{key}.npz"
+        if path.is_file():
+            try:
+                return load(path)
+            except StorageError as error:
+                self.say(f"Features are made again. {error}")
+        self.say(f"Features: {name} ...")
+        features = make()
+        save(path, features)
+        return features

@@ -1,0 +1,113 @@
+"""Whose features a value is about: the trained encoder, an untrained copy of it, or raw pixels.
+
+A protocol that gives accuracies runs on every subject that it is given, and states the trained
+encoder's paired differences to the others in metrics named `METRIC-minus-untrained` and
+`METRIC-minus-pixels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cognates.errors import DataError
+from cognates.evaluation import bootstrap
+from cognates.evaluation.ranks import require_finite
+from cognates.types import Features, Result
+
+BASELINES = ("untrained", "pixels")
+TARGET = "label"
+
+
+def subjects(
+    train: Features, test: Features, others: Mapping[str, Features]
+) -> dict[str, tuple[Features, Features]]:
+    """Return (train, test) features by subject; a baseline without both splits is left out."""
+    found = {"trained": (train, test)}
+    for name in BASELINES:
+        if f"{name}-train" in others and f"{name}-test" in others:
+            found[name] = (others[f"{name}-train"], others[f"{name}-test"])
+    return found
+
+
+def has_labels(train: Features, test: Features) -> bool:
+    """Return whether both splits have one class per image."""
+    return all(TARGET in f.targets and np.ndim(f.targets[TARGET]) == 1 for f in (train, test))
+
+
+def labels(features: Features) -> np.ndarray:
+    """Return the classes (n,) int64.
+
+    Raises:
+        DataError: the features have no classes, or they are not whole numbers.
+    """
+    if TARGET not in features.targets:
+        raise DataError(
+            f"Expected a target '{TARGET}' in the {features.split or 'given'} features, got "
+            f"{sorted(features.targets) or 'none'}: this protocol needs labels."
+        )
+    target = np.asarray(features.targets[TARGET])
+    if target.ndim != 1 or not np.array_equal(target, target.astype(np.int64)):
+        raise DataError(f"Expected one whole number per image in '{TARGET}', got {target.dtype}.")
+    return target.astype(np.int64)
+
+
+def per_image(
+    protocol: str,
+    metric: str,
+    values: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    settings: Mapping[str, object] | None = None,
+    selected: Mapping[str, Mapping[str, object]] | None = None,
+    flags: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[Result]:
+    """Return records of means over images, and of the paired differences between subjects.
+
+    Args:
+        protocol: its name.
+        metric: what the values are.
+        values: one number per test image (n,), by subject.
+        seed: the protocol's seed, which fixes the resamples.
+        settings: recorded in every record.
+        selected: what was chosen, by subject.
+        flags: by subject.
+    """
+    results = []
+    samples = {}
+    for subject, numbers in values.items():
+        require_finite(f"{protocol} {metric}", numbers)
+        samples[subject] = bootstrap.means(numbers, seed=seed)
+        low, high = bootstrap.interval(samples[subject])
+        results.append(
+            Result(
+                protocol=protocol,
+                metric=metric,
+                value=float(np.mean(numbers)),
+                low=low,
+                high=high,
+                n=len(numbers),
+                protocol_seed=seed,
+                settings=dict(settings or {}),
+                selected=dict((selected or {}).get(subject, {})),
+                subject=subject,
+                flags=(flags or {}).get(subject, ()),
+            )
+        )
+    for baseline in BASELINES:
+        if baseline in values and "trained" in values:
+            low, high = bootstrap.interval(samples["trained"] - samples[baseline])
+            results.append(
+                Result(
+                    protocol=protocol,
+                    metric=f"{metric}-minus-{baseline}",
+                    value=float(np.mean(values["trained"]) - np.mean(values[baseline])),
+                    low=low,
+                    high=high,
+                    n=len(values["trained"]),
+                    protocol_seed=seed,
+                    settings=dict(settings or {}),
+                )
+            )
+    return results

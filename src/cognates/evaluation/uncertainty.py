@@ -1,0 +1,238 @@
+"""Does the uncertainty know which predictions are wrong? Deciles and AUROC, beside baselines.
+
+The default score is what the method stands for. Baselines that cost no label are `norm`,
+`knn-distance` and `view-disagreement`; `max-softmax` reads the labels of the training images and is
+marked; `random` is a sanity row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cognates.errors import DataError
+from cognates.evaluation import bootstrap, knn, linear
+from cognates.evaluation.ranks import auroc, order, require_finite, spearman
+from cognates.evaluation.subjects import labels
+from cognates.random import fold_in
+from cognates.types import Features, Result
+
+LABEL_FREE = ("norm", "knn-distance", "view-disagreement")
+MAX_SOFTMAX = "max-softmax"
+RANDOM = "random"
+GROUPS = 10
+
+
+def auroc_error(
+    train: Features,
+    test: Features,
+    *,
+    seed: int,
+    others: Mapping[str, Features] | None = None,
+    grid: int = linear.GRID,
+) -> list[Result]:
+    r"""Protocol `auroc-error`: AUROC of every score for the errors of the linear probe and of kNN.
+
+    Metrics are named `linear/SCORE` and `knn/SCORE`. For the default score the paired differences
+    `linear/default-minus-SCORE` to every label-free baseline follow, and
+    `linear/default-minus-best`: to the baseline with the highest AUROC *on these test images*, a
+    choice that favours the baseline. `selected` names it.
+
+    Args:
+        train: with labels.
+        test: with labels and scores.
+        seed: of the resamples and the random score.
+        others: not used; an uncertainty is compared with scores of the same features.
+        grid: number of penalties of the linear probe.
+
+    Returns:
+        Records; for a probe that makes no error, or nothing but errors, one record `PROBE/failed`
+        with `error`: there the AUROC is not defined.
+    """
+    del others
+    truth = labels(test)
+    scores = all_scores(train, test, seed=seed, grid=grid)
+    wrong = {
+        "linear": linear.predict(train, test, grid=grid).labels != truth,
+        "knn": knn.predict(train, test) != truth,
+    }
+    results = []
+    for probe, errors in wrong.items():
+        if errors.all() or not errors.any():
+            results.append(_undefined(probe, errors, seed))
+            continue
+        values = {name: auroc(score, errors) for name, score in scores.items()}
+        samples = {
+            name: bootstrap.rank_statistics(score, errors, seed=seed)[0]
+            for name, score in scores.items()
+        }
+        settings = {"errors": probe, "error_rate": float(errors.mean())}
+        for name, value in values.items():
+            flags = _flags(name, test)
+            results.append(
+                _record(
+                    "auroc-error", f"{probe}/{name}", value, samples[name], test, seed,
+                    settings={**settings, "score": name}, flags=flags,
+                )
+            )  # fmt: skip
+        results += _differences(probe, values, samples, test, seed, settings)
+    return results
+
+
+def deciles(
+    train: Features,
+    test: Features,
+    *,
+    seed: int,
+    others: Mapping[str, Features] | None = None,
+    grid: int = linear.GRID,
+) -> list[Result]:
+    r"""Protocol `deciles`: accuracy of the linear probe in ten equal groups, certain to uncertain.
+
+    Metrics: `SCORE/decile-1` (the least uncertain) to `SCORE/decile-10`; `SCORE/first-minus-last`;
+    `SCORE/spearman-groups`, Spearman's correlation of group number and accuracy (ten points:
+    coarse; -1 is best); `SCORE/spearman-images`, that of the uncertainty and the error of single
+    images (larger is better).
+
+    Raises:
+        DataError: there are fewer than ten test images.
+    """
+    del others
+    truth = labels(test)
+    if len(truth) < GROUPS:
+        raise DataError(f"Expected at least {GROUPS} test images for deciles, got {len(truth)}.")
+    correct = linear.predict(train, test, grid=grid).labels == truth
+    results = []
+    for name, score in all_scores(train, test, seed=seed, grid=grid).items():
+        sorting = order(score, seed=seed)
+        values = decile_accuracies(correct, sorting)
+        samples = bootstrap.group_accuracies(correct, sorting, groups=GROUPS, seed=seed)
+        columns = {
+            f"decile-{i + 1}": (float(values[i]), samples[:, i]) for i in range(GROUPS)
+        } | {
+            "first-minus-last": (float(values[0] - values[-1]), samples[:, 0] - samples[:, -1]),
+            "spearman-groups": (
+                spearman(np.arange(GROUPS), values),
+                bootstrap.group_spearmans(samples),
+            ),
+            "spearman-images": (
+                spearman(score, (~correct).astype(float)),
+                bootstrap.rank_statistics(score, ~correct, seed=seed)[1],
+            ),
+        }  # fmt: skip
+        for metric, (value, resampled) in columns.items():
+            results.append(
+                _record(
+                    "deciles", f"{name}/{metric}", value, resampled, test, seed,
+                    settings={"score": name, "errors": "linear", "groups": GROUPS},
+                    flags=_flags(name, test),
+                )
+            )  # fmt: skip
+    return results
+
+
+def all_scores(
+    train: Features, test: Features, *, seed: int, grid: int = linear.GRID
+) -> dict[str, np.ndarray]:
+    """Return the scores of the test images by name, the default one first, then the baselines.
+
+    `knn-distance` is computed if it is missing; `max-softmax` needs labels and comes with them;
+    `random` is drawn.
+    """
+    names = [test.default_score] if test.default_score is not None else []
+    names += [name for name in (*LABEL_FREE, *sorted(test.scores)) if name in test.scores]
+    scores = {name: test.scores[name] for name in dict.fromkeys(names)}
+    scores.setdefault(knn.DISTANCE, knn.knn_distance(train, test))
+    scores[MAX_SOFTMAX] = 1 - linear.predict(train, test, grid=grid).confidence
+    generator = np.random.default_rng(fold_in(seed, "random-score"))
+    scores[RANDOM] = generator.random(len(test.representation))
+    for name, score in scores.items():
+        require_finite(f"the score '{name}'", score)
+    return scores
+
+
+def decile_accuracies(correct: np.ndarray, sorting: np.ndarray, groups: int = GROUPS) -> np.ndarray:
+    """Return the accuracies (groups,) of equal groups along `sorting`; borders split images."""
+    n = len(correct)
+    hits = np.concatenate([[0.0], np.cumsum(np.asarray(correct, dtype=float)[sorting])])
+    borders = np.arange(groups + 1) * (n / groups)
+    return np.diff(np.interp(borders, np.arange(n + 1), hits)) * (groups / n)
+
+
+def _differences(
+    probe: str,
+    values: Mapping[str, float],
+    samples: Mapping[str, np.ndarray],
+    test: Features,
+    seed: int,
+    settings: Mapping[str, object],
+) -> list[Result]:
+    default = test.default_score
+    rivals = [name for name in LABEL_FREE if name in values and name != default]
+    if default is None or not rivals:
+        return []
+    best = max(rivals, key=lambda name: values[name])
+    pairs = [(f"{probe}/default-minus-{name}", name) for name in rivals]
+    return [
+        _record(
+            "auroc-error", metric, values[default] - values[rival],
+            samples[default] - samples[rival], test, seed,
+            settings={**settings, "score": default},
+            selected={"baseline": rival},
+            flags=("baseline-chosen-on-test",) if metric.endswith("-best") else (),
+        )
+        for metric, rival in [*pairs, (f"{probe}/default-minus-best", best)]
+    ]  # fmt: skip
+
+
+def _undefined(probe: str, errors: np.ndarray, seed: int) -> Result:
+    return Result(
+        protocol="auroc-error",
+        metric=f"{probe}/failed",
+        value=float("nan"),
+        low=None,
+        high=None,
+        n=len(errors),
+        protocol_seed=seed,
+        settings={"errors": probe, "error_rate": float(errors.mean())},
+        interval="none",
+        error=f"Expected right and wrong predictions, got an error rate of {errors.mean():.0f}.",
+    )
+
+
+def _flags(name: str, test: Features) -> tuple[str, ...]:
+    marks = {
+        MAX_SOFTMAX: "needs-labels",
+        "view-disagreement": "eight-passes",
+        RANDOM: "sanity",
+    }
+    found = ("default",) if name == test.default_score else ()
+    return (*found, marks[name]) if name in marks else found
+
+
+def _record(
+    protocol: str,
+    metric: str,
+    value: float,
+    samples: np.ndarray,
+    test: Features,
+    seed: int,
+    *,
+    settings: Mapping[str, object],
+    selected: Mapping[str, object] | None = None,
+    flags: tuple[str, ...] = (),
+) -> Result:
+    low, high = bootstrap.interval(samples)
+    return Result(
+        protocol=protocol,
+        metric=metric,
+        value=value,
+        low=low,
+        high=high,
+        n=len(test.representation),
+        protocol_seed=seed,
+        settings=settings,
+        selected=dict(selected or {}),
+        flags=flags,
+    )
