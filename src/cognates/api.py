@@ -1,0 +1,289 @@
+"""Three verbs: train a representation, load it and embed images, evaluate it."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cognates.config import RunConfig
+from cognates.errors import ConfigError, UnreadableWarning
+from cognates.model import Model
+from cognates.networks import bring
+from cognates.recipes import resolve
+from cognates.training import prepare
+from cognates.training.storage import write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cognates.data.images import Images
+    from cognates.types import Result
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and its configuration as recorded."""
+
+    path: Path
+    config: RunConfig
+
+    def load(self) -> Model:
+        """Return the trained model, on the CPU."""
+        return load(self.path)
+
+
+def train(
+    method: str | None = None,
+    *,
+    data: str | None = None,
+    out: str | Path | None = None,
+    encoder: str | nn.Module | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    recipe: str | None = None,
+    config: RunConfig | str | Path | None = None,
+    init: str | Path | None = None,
+    devices: int | None = None,
+    precision: Literal["32-true", "bf16-mixed", "64-true"] | None = None,
+    accumulate: int | None = None,
+    clip: float | None = None,
+    max_unreadable: float | None = None,
+    stop_on_collapse: bool | None = None,
+    plugin: str | Path | None = None,
+    resume: str | Path | None = None,
+    settings: Sequence[str] = (),
+    progress: bool = True,
+) -> Run:
+    r"""Learn a representation of unlabelled images and write everything about it into `out`.
+
+    The configuration starts from `config`, else from `recipe`, else from the default for the source
+    (`cognates.recipes.default`); every argument that is given replaces its field.
+
+    Args:
+        method: a registered name, for example "vi-simsiam"; None where a recipe, a configuration or
+            a plug-in says it.
+        data: a SOURCE: "folder:DIR", "idx:DIR", "npz:FILE_OR_DIR", "hub:ORG/NAME" or a bare name.
+        out: the run's folder; it must not hold another run.
+        encoder: the name of an encoder, or any module (n, c, h, w) -> (n, d). A module is not part
+            of the record: the run cannot be repeated from `config.json` alone, and `load` must be
+            given the module again.
+        image_size: height and width of a view in pixels.
+        epochs: passes over the training images.
+        batch_size: images per step, over all devices and accumulation steps.
+        learning_rate: at batch 256; multiplied by batch_size / 256.
+        seed: of the initial weights, the order of the images and the views; None: the
+            start's, which is 0 by default.
+        device: "auto", "cpu" or "cuda".
+        recipe: the name of a recipe, see `cognates.recipes.names`.
+        config: a configuration, its file, or a run whose configuration is taken.
+        init: weights to start from: a file of torchvision or timm, or an earlier run.
+        devices: processes that share a batch.
+        precision: "32-true", "bf16-mixed" or "64-true".
+        accumulate: forward and backward passes per step.
+        clip: largest norm of the gradient.
+        max_unreadable: share of unreadable files above which the source is refused.
+        stop_on_collapse: end a run whose representation collapses with a `CollapseError`.
+        plugin: a Python file that registers a method of yours.
+        resume: an interrupted run to go on with; other arguments may only say what it was started
+            with.
+        settings: any other field, as "optimiser.momentum=0.95".
+        progress: whether to print how far the run is.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: an argument does not exist or fit, or `out` holds another run.
+        DataError: the source cannot be used.
+        NonFiniteError: the loss became NaN or infinite.
+        StorageError: something cannot be written.
+
+    Example:
+        ```python
+        run = cognates.train("vi-simsiam", data="folder:photos", out="runs/photos", epochs=50)
+        ```
+    """
+    from cognates.training.loop import fit
+
+    if resume is not None and config is None:
+        config = resume
+    folder = _folder(out, resume)
+    resolved = resolve(
+        method,
+        recipe=recipe,
+        config=config,
+        settings=settings,
+        encoder=_named(encoder, devices),
+        data=data,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        init=None if init is None else str(init),
+        devices=devices,
+        precision=precision,
+        accumulate=accumulate,
+        clip=clip,
+        max_unreadable=max_unreadable,
+        stop_on_collapse=stop_on_collapse,
+        plugin=plugin,
+    )
+    # Before anything is decoded: a wrong device is found at once.
+    prepare.torch_device(resolved)
+    recorded = fit(resolved, folder, resume=resume is not None, progress=progress)
+    _describe_data(folder, recorded)
+    return Run(folder, recorded)
+
+
+def load(path: str | Path, *, encoder: nn.Module | None = None) -> Model:
+    """Load the trained model of a run directory, on the CPU.
+
+    Args:
+        path: the folder of a finished run.
+        encoder: the module that the run was trained with, if it was a module of yours.
+
+    Raises:
+        ConfigError: `path` is no finished run.
+        StorageError: a file of the model is damaged.
+    """
+    if encoder is not None:
+        bring(encoder)
+    return Model.read(path, device="cpu")
+
+
+def evaluate(
+    run: Run | str | Path,
+    data: str | None = None,
+    only: Sequence[str] | None = None,
+    *,
+    device: str = "auto",
+    grid: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[Result]:
+    r"""Measure a run beside raw pixels and the encoder as it was before training.
+
+    Args:
+        run: a run or its folder.
+        data: another SOURCE than the run's own.
+        only: names of protocols or of their groups; None: all.
+        device: "auto", "cpu" or "cuda".
+        grid: penalties that the linear probes try; None: the protocol's.
+        progress: called with one line of text after every step.
+
+    Returns:
+        The results; also in `results.json`, or in `results-NAME.json` for another source.
+
+    Raises:
+        ConfigError: no finished run, or an unknown protocol.
+        DataError: the source cannot be used, or has no test images.
+    """
+    from cognates.evaluation import suite
+    from cognates.evaluation.records import write_results
+
+    suite.resolve(only)
+    folder = run.path if isinstance(run, Run) else Path(run)
+    model = Model.read(folder, device=device)
+    source = data or model.config.data.source
+    train_images, test_images = (
+        _images(model.config, source, split) for split in ("train", "test")
+    )
+    options: dict[str, Any] = {} if grid is None else {"grid": grid}
+    own = source == model.config.data.source
+    results = suite.evaluate(
+        model.method,
+        train_images,
+        test_images,
+        views=model.config.views,
+        size=model.config.data.image_size,
+        mean=model.config.data.mean,
+        std=model.config.data.std,
+        untrained=prepare.build_method(model.config).eval().to(model.device),
+        out=folder if own else None,
+        only=only,
+        run_seed=model.config.training.seed,
+        quantiles=model.quantiles,
+        device=model.device,
+        progress=progress,
+        **options,
+    )
+    if not own:
+        name = re.sub(r"[^\w-]+", "-", test_images.dataset).strip("-")
+        write_results(folder / f"results-{name or 'other'}.json", results)
+    return results
+
+
+def _folder(out: str | Path | None, resume: str | Path | None) -> Path:
+    """Return the folder of the run, which one of the two arguments names."""
+    if out is None and resume is None:
+        raise ConfigError("Expected a folder for the run, got none: for example --out runs/photos.")
+    if out is not None and resume is not None and Path(out).resolve() != Path(resume).resolve():
+        raise ConfigError(
+            f"Expected one run, got resume '{resume}' and out '{out}': leave one out."
+        )
+    return Path(out if out is not None else resume or "")
+
+
+def _named(encoder: str | nn.Module | None, devices: int | None) -> str | None:
+    """Return the name of an encoder; a module of the caller's becomes known in this process."""
+    if encoder is None or isinstance(encoder, str):
+        return encoder
+    if (devices or 1) > 1:
+        raise ConfigError(
+            "Expected the name of an encoder for several processes, got a module, which only this "
+            "process knows: train with devices=1."
+        )
+    return bring(encoder)
+
+
+def _images(config: RunConfig, source: str, split: str) -> Images:
+    """Return one split as the run's encoder wants it; training has said what is unreadable."""
+    from cognates.data import cache
+    from cognates.data.sources import open_source
+
+    if split not in open_source(source).splits:
+        raise ConfigError(
+            f"Expected a source with a {split} split, got '{source}' without: give it more images."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadableWarning)
+        return cache.load(
+            source,
+            split,
+            image_size=config.data.image_size,
+            channels=config.data.channels,
+            max_unreadable=config.data.max_unreadable,
+            progress=False,
+        )
+
+
+def _describe_data(run: Path, config: RunConfig) -> None:
+    """Write data.json and unreadable.txt: what the run was trained on, and what was left out."""
+    from cognates.data.sources import open_source
+
+    source = open_source(config.data.source)
+    label = source.target_names.get("label")
+    unreadable = _images(config, config.data.source, "train").unreadable
+    summary = {
+        "source": config.data.source,
+        "name": source.name,
+        "kind": source.kind,
+        "note": source.note,
+        "splits": {name: {"images": len(split)} for name, split in source.splits.items()},
+        "classes": None if label is None else len(label),
+        "native_size": source.native_size,
+        "unreadable": len(unreadable),
+    }
+    write_atomic(run / "data.json", (json.dumps(summary, indent=2) + "\n").encode())
+    listed = "".join(f"{path}\t{reason}\n" for path, reason in unreadable)
+    write_atomic(run / "unreadable.txt", listed.encode("utf8", "backslashreplace"))

@@ -1,0 +1,217 @@
+"""The whole record of a run: nested frozen dataclasses with a strict JSON round trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cognates.data.views import ViewSpec
+from cognates.errors import ConfigError, nearest
+from cognates.methods.base import MethodConfig
+from cognates.methods.registry import get
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are stored and normalised."""
+
+    source: str
+    """A SOURCE: folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
+    image_size: int
+    """Height and width of a view in pixels; stored with a short side of ceil(8/7 size)."""
+    channels: Literal[1, 3] = 3
+    max_unreadable: float = 0.1
+    """Share of unreadable files above which the source is refused."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean of the training images in [0, 1]; None: measured and recorded."""
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which network makes the representation."""
+
+    name: str = "convnet"
+    """convnet, mlp, resnet18, resnet34, resnet50 or timm:NAME."""
+    stem: Literal["auto", "standard", "small"] = "auto"
+    """ResNets: 7x7 stride-2 convolution and max-pool, or 3x3; auto: small below 65 pixels."""
+    width: int | None = None
+    """convnet: channels of the first stage (32); mlp: hidden and output width (512); else None."""
+    init: str | None = None
+    """Weights to start from: a file of torchvision or timm, or an earlier run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How the parameters move."""
+
+    name: Literal["sgd", "adamw", "lars"] = "sgd"
+    learning_rate: float = 0.06
+    """At batch 256; multiplied by batch_size / 256."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """Not applied to norms and biases."""
+    warmup_epochs: float = 0.0
+    """Linear from 0; then cosine to 0."""
+    constant_rate: tuple[str, ...] = ()
+    """Submodules of the method whose rate stays at its peak (SimSiam on ImageNet: predictor)."""
+    clip: float | None = None
+    """Largest norm of the gradient; None: no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, how much at once, with which numbers."""
+
+    epochs: int
+    batch_size: int = 256
+    """Images per optimiser step over all processes and accumulation steps."""
+    accumulate: int = 1
+    """Forward and backward passes per optimiser step."""
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    devices: int = 1
+    """Processes that share a batch."""
+    sync_batchnorm: bool = True
+    """Batch statistics over all processes when there is more than one."""
+    checkpoint_minutes: float = 5.0
+    stop_on_collapse: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data."""
+        for name in ("epochs", "batch_size", "accumulate", "devices"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected '{name}' of at least 1, got {getattr(self, name)}.")
+        parts = self.accumulate * self.devices
+        if self.batch_size % parts:
+            raise ConfigError(
+                f"Expected a batch size divisible by accumulate x devices = {parts}, got "
+                f"{self.batch_size}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run is a function of, besides the step."""
+
+    method: MethodConfig
+    encoder: EncoderConfig
+    data: DataConfig
+    views: tuple[ViewSpec, ...]
+    """One entry per view."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    training: TrainingConfig
+    plugin: str | None = None
+    """The file that registers the method, if it is not part of the library."""
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        """Return the record as indented JSON; `from_json` gives back an equal object."""
+        return json.dumps(encode(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Read a record strictly: an unknown or missing field is a `ConfigError` that names it."""
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"Expected a configuration in JSON: {error}.") from error
+        return decode(cls, raw, "config")
+
+
+def read(path: str | Path) -> RunConfig:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a valid record.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"Expected a configuration file, got '{path}': no such file.")
+    return RunConfig.from_json(path.read_text(encoding="utf8"))
+
+
+def encode(value: object) -> Any:  # noqa: ANN401  (JSON data)
+    """Return `value` as JSON data; a method's configuration carries its registered name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"name": value.name, **fields} if isinstance(value, MethodConfig) else fields
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    return value
+
+
+def decode(kind: Any, raw: Any, where: str) -> Any:  # noqa: ANN401  (a type form, JSON data)
+    """Read JSON data `raw` as type `kind`; `where` names the place in errors.
+
+    Raises:
+        ConfigError: a field is unknown (the nearest one is offered), missing or of the wrong type.
+    """
+    if isinstance(kind, type) and issubclass(kind, MethodConfig):
+        if not isinstance(raw, dict) or "name" not in raw:
+            raise ConfigError(
+                f"Expected {where} to be an object with the field 'name', got {raw!r}."
+            )
+        return _decode_fields(
+            get(raw["name"]), {k: v for k, v in raw.items() if k != "name"}, where
+        )
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(typing.cast(type, kind), raw, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if raw not in arguments:
+            raise ConfigError(f"Expected {where} to be one of {list(arguments)}, got {raw!r}.")
+        return raw
+    if origin in (typing.Union, types.UnionType):
+        if raw is None and type(None) in arguments:
+            return None
+        return decode(next(a for a in arguments if a is not type(None)), raw, where)
+    if origin is tuple:
+        if not isinstance(raw, list):
+            raise ConfigError(f"Expected {where} to be a list, got {raw!r}.")
+        if arguments[-1] is Ellipsis:
+            return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
+        if len(raw) != len(arguments):
+            raise ConfigError(f"Expected {where} to have {len(arguments)} entries, got {len(raw)}.")
+        return tuple(
+            decode(a, item, f"{where}[{i}]")
+            for i, (a, item) in enumerate(zip(arguments, raw, strict=True))
+        )
+    return _decode_scalar(kind, raw, where)
+
+
+def _decode_scalar(kind: type, raw: object, where: str) -> Any:  # noqa: ANN401  (of type `kind`)
+    if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
+        return float(raw)
+    if not isinstance(raw, kind) or (isinstance(raw, bool) and kind is not bool):
+        raise ConfigError(f"Expected {where} to be of type {kind.__name__}, got {raw!r}.")
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise ConfigError(f"Expected {where} to be finite, got {raw!r}.")
+    return raw
+
+
+def _decode_fields(kind: type, raw: object, where: str) -> Any:  # noqa: ANN401  (of type `kind`)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"Expected {where} to be an object, got {raw!r}.")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name in raw:
+        if name not in fields:
+            raise ConfigError(f"Unknown field '{name}' in {where}: {nearest(name, fields)}.")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in raw:
+            raise ConfigError(f"Missing field '{name}' in {where}.")
+    return kind(
+        **{name: decode(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
+    )

@@ -1,0 +1,177 @@
+"""A trained model: images in, representation and uncertainty out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cognates.data.cache import stored_size
+from cognates.data.decode import Item, UnreadableError, decode
+from cognates.errors import ConfigError, DataError
+from cognates.evaluation.features import DISAGREEMENT, Transform, score_views
+from cognates.training import prepare
+from cognates.training.checkpoint import LoadedModel, read_model
+from cognates.types import Embedding
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Model:
+    """A trained method, ready to embed: `representation, uncertainty = model.embed(images)`.
+
+    Args:
+        loaded: what a run directory keeps.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, loaded: LoadedModel, device: str = "cpu") -> None:
+        """Move the method to the device; nothing is computed yet."""
+        self.config = loaded.config
+        self.method = loaded.method.to(device)
+        self.default_score = loaded.default_score
+        self.quantiles = loaded.quantiles
+        self.device = device
+        data = loaded.config.data
+        self._transform = Transform(size=data.image_size, mean=data.mean, std=data.std)
+
+    @classmethod
+    def read(cls, path: str | Path, *, device: str = "auto") -> Model:
+        """Read the model of a run directory; see `cognates.load`."""
+        if not Path(path).is_dir():
+            raise ConfigError(f"Expected the folder of a run, got '{path}': no such folder.")
+        loaded = read_model(path)
+        training = replace(loaded.config.training, device=device, devices=1)
+        return cls(loaded, prepare.torch_device(replace(loaded.config, training=training)))
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The trained encoder, a plain module (n, c, h, w) -> (n, d) on normalised test views."""
+        return self.method.encoder
+
+    def embed(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        *,
+        batch_size: int = 256,
+    ) -> Embedding:
+        r"""Return the representation and the uncertainty of images.
+
+        Args:
+            images: a uint8 array or tensor (n, c, h, w), a list of paths or PIL images of any size,
+                or a SOURCE, whose images come in its order, without those that cannot be read.
+            batch_size: images per forward pass; the result does not depend on it.
+
+        Returns:
+            Embedding(representation (n, d) float32, uncertainty (n,) float64) on the CPU. The
+            uncertainty is the method's default score: larger is less certain.
+
+        Raises:
+            DataError: an image cannot be read, or the array is not uint8 (n, c, h, w).
+        """
+        parts, scores = [], []
+        for pixels in self._chunks(images, batch_size):
+            representation, uncertainty = self.embed_stored(pixels)
+            parts.append(representation)
+            scores.append(uncertainty)
+        if not parts:
+            raise DataError("Expected at least one image to embed, got none.")
+        return Embedding(
+            torch.from_numpy(np.concatenate(parts)), torch.from_numpy(np.concatenate(scores))
+        )
+
+    def embed_stored(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Embed images as the cache stores them, (n, c, s, s) uint8, in one pass."""
+        spec = self.config.views[0] if self.default_score == DISAGREEMENT else None
+        chunk = torch.from_numpy(np.array(pixels)).to(self.device)
+        representation, scores = score_views(
+            self.method, chunk, spec=spec, transform=self._transform
+        )
+        return representation, scores[self.default_score]
+
+    def percentile(self, uncertainty: Tensor | np.ndarray) -> np.ndarray:
+        """Return the percentile in [0, 100] of uncertainties (n,) among the training images.
+
+        At 99 only one training image in a hundred is less certain: that is a threshold for "do not
+        trust" which means the same for every method.
+        """
+        values = np.asarray(uncertainty, dtype=np.float64)
+        # Among equal quantiles (many images with one score) interpolation is ambiguous: the middle.
+        low = np.searchsorted(self.quantiles, values, side="left")
+        high = np.searchsorted(self.quantiles, values, side="right")
+        between = np.interp(values, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
+        middle = (low + high - 1) / 2 * 100 / (len(self.quantiles) - 1)
+        return np.where(high > low, middle, between).clip(0, 100)
+
+    def _chunks(self, images: Any, batch_size: int) -> Iterator[np.ndarray]:  # noqa: ANN401
+        if isinstance(images, str):
+            from cognates.data import cache
+
+            data = self.config.data
+            images = cache.load(
+                images,
+                "all",
+                image_size=data.image_size,
+                channels=data.channels,
+                max_unreadable=data.max_unreadable,
+                progress=False,
+            ).pixels
+        elif isinstance(images, np.ndarray | Tensor):
+            images = self._array(images)
+        for start in range(0, len(images), batch_size):
+            chunk = images[start : start + batch_size]
+            yield chunk if isinstance(chunk, np.ndarray) else self._decoded(chunk)
+
+    def _array(self, images: np.ndarray | Tensor) -> Any:  # noqa: ANN401
+        """Return pixels as they are where none need resizing, else a list of images to resize."""
+        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3):
+            raise DataError(
+                f"Expected a uint8 array (n, c, h, w) with 1 or 3 channels, got {array.dtype} "
+                f"{array.shape}: multiply values in [0, 1] by 255, and put the channels first."
+            )
+        size = self.config.data.image_size
+        if array.shape[1:] == (self.config.data.channels, size, size):
+            return array
+        return list(np.moveaxis(array, 1, -1))
+
+    def _decoded(self, items: Sequence[Any]) -> np.ndarray:
+        data = self.config.data
+        arrays = []
+        for number, item in enumerate(items):
+            shape = item.shape[:2] if isinstance(item, np.ndarray) else ()
+            native = data.image_size if shape == (data.image_size,) * 2 else None
+            size = stored_size(data.image_size, native)
+            try:
+                arrays.append(decode(_item(item), size=size, channels=data.channels))
+            except UnreadableError as error:
+                name = item if isinstance(item, str | Path) else f"number {number}"
+                raise DataError(f"Cannot read the image '{name}': {error}.") from error
+        return np.stack(arrays)
+
+
+def _item(image: object) -> Item:
+    """Return what the decoder takes; a PIL image of any mode goes through a lossless file."""
+    if isinstance(image, np.ndarray | bytes):
+        return image
+    if isinstance(image, str | Path):
+        return str(image)
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise DataError(
+            f"Expected paths or PIL images, got a {type(image).__name__}: see Model.embed."
+        )
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("L", "RGB"):
+        return np.asarray(upright)
+    buffer = io.BytesIO()
+    upright.save(buffer, "TIFF")
+    return buffer.getvalue()

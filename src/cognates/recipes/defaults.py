@@ -1,0 +1,105 @@
+"""What a run does when nobody says otherwise, for a folder of photographs and for arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cognates.config import (
+    DataConfig,
+    EncoderConfig,
+    OptimiserConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from cognates.data.sources import Source
+from cognates.data.views import ViewSpec, grey_images, simsiam_cifar, simsiam_imagenet
+from cognates.methods.base import MethodConfig
+from cognates.methods.registry import get
+
+EPOCHS = 100
+BATCH = 256
+SMALL = 64
+"""Arrays up to this many pixels get the views and networks of small images."""
+
+
+def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> RunConfig:
+    r"""Return the configuration for a source that no recipe is about.
+
+    Folders, and arrays above 64 pixels: `resnet18`, at most 96 pixels on a CPU and 224 on a GPU,
+    SimSiam's views and optimiser for ImageNet. Small arrays: their own size; `convnet` on a CPU and
+    for grey images, else `resnet18`; SimSiam's views for CIFAR, or crop and flip for grey images.
+    100 epochs, batch min(256, n/4).
+
+    Args:
+        method: a registered name.
+        source: the opened source; only its description is read.
+        spec: the SOURCE that opened it.
+        on_gpu: whether the run will have a GPU.
+
+    Returns:
+        A configuration whose normalisation is measured when the run starts.
+
+    References:
+        Exploring Simple Siamese Representation Learning (Chen and He, 2021),
+        https://arxiv.org/abs/2011.10566, appendices A (ImageNet) and D (CIFAR-10).
+    """
+    native = source.native_size
+    small = native is not None and native <= SMALL
+    grey = source.native_channels == 1
+    usual = 224 if on_gpu else 96
+    size = usual if native is None else min(native, usual)
+    dim = 2048 if on_gpu else 512
+    return RunConfig(
+        method=method_config(method, dim=dim, hidden=dim, predictor_hidden=dim // 4),
+        encoder=EncoderConfig(name="convnet" if small and (grey or not on_gpu) else "resnet18"),
+        data=DataConfig(source=spec, image_size=size, channels=1 if grey else 3),
+        views=(view_for(size, small=small, grey=grey),) * 2,
+        optimiser=small_image_optimiser() if small else imagenet_optimiser(),
+        training=TrainingConfig(epochs=EPOCHS, batch_size=batch_size(len(source.splits["train"]))),
+    )
+
+
+def method_config(name: str, **settings: Any) -> MethodConfig:  # noqa: ANN401  (of any field)
+    """Return the configuration of the method `name` with those of `settings` that it has.
+
+    Example:
+        >>> method_config("simsiam", dim=128, temperature=0.1).dim
+        128
+    """
+    kind = get(name)
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in settings.items() if key in known})
+
+
+def view_for(size: int, *, small: bool, grey: bool) -> ViewSpec:
+    """Return SimSiam's views for the kind of image."""
+    if grey:
+        return grey_images(size)
+    return simsiam_cifar(size) if small else simsiam_imagenet(size)
+
+
+def imagenet_optimiser() -> OptimiserConfig:
+    """SimSiam on ImageNet: SGD, .05, weight decay 1e-4, constant for the predictor (appendix A)."""
+    return OptimiserConfig(learning_rate=0.05, weight_decay=1e-4, constant_rate=("predictor",))
+
+
+def small_image_optimiser() -> OptimiserConfig:
+    """SimSiam on CIFAR-10: SGD, weight decay 5e-4 (appendix D), at twice its rate of .03.
+
+    The paper trains 800 epochs at .03; runs as short as the default ones need the larger steps.
+    """
+    return OptimiserConfig(learning_rate=0.06, weight_decay=5e-4)
+
+
+def batch_size(images: int) -> int:
+    """Return min(256, n/4), at least 2, rounded to a multiple of 16 or to a power of two below 16.
+
+    Example:
+        >>> [batch_size(n) for n in (60_000, 900, 100, 40, 3)]
+        [256, 224, 16, 8, 2]
+    """
+    quarter = min(BATCH, images // 4)
+    if quarter >= 16:
+        return quarter - quarter % 16
+    return max(2, 1 << max(0, quarter.bit_length() - 1))

@@ -1,0 +1,149 @@
+"""Recipes with a name: a paper, a data set, an expected result, a cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cognates.config import (
+    DataConfig,
+    EncoderConfig,
+    OptimiserConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from cognates.data.views import grey_images, simsiam_cifar, simsiam_imagenet
+from cognates.errors import ConfigError, nearest
+from cognates.recipes.defaults import imagenet_optimiser, method_config
+
+_SIMSIAM = (
+    "Exploring Simple Siamese Representation Learning (Chen and He, 2021), "
+    "https://arxiv.org/abs/2011.10566"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A function that returns a configuration, and what is known about the run."""
+
+    name: str
+    build: Callable[[str], RunConfig]
+    """Called with the name of a method."""
+    methods: tuple[str, ...]
+    """The methods it is meant for; the first is the default."""
+    paper: str
+    """Where the settings come from."""
+    data: str
+    """The images, and what their licence allows."""
+    expected: str
+    """The result, with the protocol that gives it."""
+    cost: str
+    """Time and machine."""
+
+
+def demo(method: str = "vi-simsiam") -> RunConfig:
+    """Return the run of `cognates demo`: 10,000 images of clothes, minutes on two CPU cores."""
+    return RunConfig(
+        method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
+        encoder=EncoderConfig(name="convnet"),
+        data=DataConfig(source="fashion-mnist-mini", image_size=28, channels=1),
+        views=(grey_images(28, scale=(0.3, 1.0)),) * 2,
+        optimiser=OptimiserConfig(learning_rate=0.3, weight_decay=5e-4, warmup_epochs=1.0),
+        training=TrainingConfig(epochs=24, batch_size=64),
+    )
+
+
+def fashion_mnist(method: str = "vi-simsiam") -> RunConfig:
+    """Return a run on the 60,000 training images of Fashion-MNIST."""
+    return RunConfig(
+        method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
+        encoder=EncoderConfig(name="convnet"),
+        data=DataConfig(source="fashion-mnist", image_size=28, channels=1),
+        views=(grey_images(28, scale=(0.3, 1.0)),) * 2,
+        optimiser=OptimiserConfig(learning_rate=0.2, weight_decay=5e-4, warmup_epochs=1.0),
+        training=TrainingConfig(epochs=20, batch_size=256),
+    )
+
+
+def cifar10(method: str = "vi-simsiam") -> RunConfig:
+    """Return SimSiam's CIFAR-10 run: ResNet-18, small stem, two-layer projector, 800 epochs."""
+    return RunConfig(
+        method=method_config(method, dim=2048, hidden=2048, layers=2, predictor_hidden=512),
+        encoder=EncoderConfig(name="resnet18", stem="small"),
+        data=DataConfig(source="cifar10", image_size=32, channels=3),
+        views=(simsiam_cifar(32),) * 2,
+        optimiser=OptimiserConfig(learning_rate=0.03, weight_decay=5e-4, warmup_epochs=10.0),
+        training=TrainingConfig(epochs=800, batch_size=512),
+    )
+
+
+def imagenette(method: str = "vi-simsiam") -> RunConfig:
+    """Return a run on ImageNette at 128 pixels with ResNet-18 and SimSiam's ImageNet settings."""
+    return RunConfig(
+        method=method_config(method, dim=2048, hidden=2048, layers=3, predictor_hidden=512),
+        encoder=EncoderConfig(name="resnet18", stem="standard"),
+        data=DataConfig(source="imagenette", image_size=128, channels=3),
+        views=(simsiam_imagenet(128),) * 2,
+        optimiser=imagenet_optimiser(),
+        training=TrainingConfig(epochs=100, batch_size=256),
+    )
+
+
+_METHODS = ("vi-simsiam", "simsiam")
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="demo",
+            build=demo,
+            methods=_METHODS,
+            paper="settings of this library: short runs need larger steps and milder crops",
+            data="fashion-mnist-mini, embedded in the package (MIT)",
+            expected="to be measured",
+            cost="to be measured",
+        ),
+        Recipe(
+            name="fashion-mnist",
+            build=fashion_mnist,
+            methods=_METHODS,
+            paper="settings of this library, those of the demo",
+            data="Fashion-MNIST (MIT)",
+            expected="to be measured",
+            cost="to be measured",
+        ),
+        Recipe(
+            name="cifar10",
+            build=cifar10,
+            methods=_METHODS,
+            paper=f"{_SIMSIAM}, appendix D",
+            data="CIFAR-10 (research use)",
+            expected="to be measured; lightly has kNN .904 for SimSiam (k = 200, best test epoch)",
+            cost="to be measured; needs a GPU",
+        ),
+        Recipe(
+            name="imagenette",
+            build=imagenette,
+            methods=_METHODS,
+            paper=f"{_SIMSIAM}, appendix A",
+            data="ImageNette (research use)",
+            expected="to be measured; lightly has kNN .872 for SimSiam (800 epochs, best one)",
+            cost="to be measured; needs a GPU",
+        ),
+    )
+}
+
+
+def names() -> list[str]:
+    """Return the name of every recipe, sorted."""
+    return sorted(RECIPES)
+
+
+def get(name: str) -> Recipe:
+    """Return the recipe called `name`.
+
+    Raises:
+        ConfigError: no recipe has this name; the nearest one is offered.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"Expected the name of a recipe, got '{name}': {nearest(name, RECIPES)}.")
+    return RECIPES[name]

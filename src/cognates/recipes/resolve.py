@@ -1,0 +1,169 @@
+"""From what a user asked for to a configuration: a recipe, a record or the default, changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cognates.config import RunConfig, encode
+from cognates.data.sources import open_source
+from cognates.errors import ConfigError, nearest
+from cognates.methods.registry import get as get_method
+from cognates.methods.registry import load_plugin
+from cognates.recipes.defaults import default, method_config
+from cognates.recipes.named import get
+from cognates.training import prepare
+
+_PLACES = {
+    "encoder": "encoder.name",
+    "init": "encoder.init",
+    "data": "data.source",
+    "max_unreadable": "data.max_unreadable",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "seed": "training.seed",
+    "device": "training.device",
+    "devices": "training.devices",
+    "precision": "training.precision",
+    "accumulate": "training.accumulate",
+    "stop_on_collapse": "training.stop_on_collapse",
+    "learning_rate": "optimiser.learning_rate",
+    "clip": "optimiser.clip",
+    "plugin": "plugin",
+}
+"""Where each option of `train` stands in the record; `image_size` stands in several places."""
+
+
+def resolve(
+    method: str | None,
+    *,
+    recipe: str | None = None,
+    config: RunConfig | str | Path | None = None,
+    settings: Sequence[str] = (),
+    **options: Any,  # noqa: ANN401  (the options of `train`, by the names in _PLACES)
+) -> RunConfig:
+    """Return the configuration of a run.
+
+    The start is `config`, else `recipe`, else the default for the source; then every option that
+    was given replaces its field, and `settings` replace any other.
+
+    Args:
+        method: a registered name, or None where the start says it.
+        recipe: the name of a recipe.
+        config: a configuration, or the file of one.
+        settings: "KEY=VALUE" with a dotted key of the record and a value in JSON (a bare word is
+            text).
+        options: the options of `train`; None means not given.
+
+    Raises:
+        ConfigError: the start is missing or ambiguous, or an option does not exist or fit.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("plugin") is not None:
+        given["plugin"] = str(Path(given["plugin"]).resolve())
+        added = load_plugin(given["plugin"])
+        method = method or (added[0] if len(added) == 1 else None)
+    if recipe is not None and config is not None:
+        raise ConfigError("Expected a recipe or a configuration, got both: choose one of them.")
+    if method is not None:
+        get_method(method)
+    base = _start(method, recipe, config, given)
+    record = encode(base)
+    if method is not None and method != base.method.name:
+        shared = {k: v for k, v in record["method"].items() if k != "name"}
+        record["method"] = encode(method_config(method, **shared))
+    if "image_size" in given:
+        _resize(record, given.pop("image_size"))
+    if given.get("data", base.data.source) != base.data.source:
+        # Another source has other statistics: they are measured again.
+        record["data"] |= {"mean": None, "std": None}
+    for name, value in given.items():
+        _put(record, _PLACES[name], value)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"Expected KEY=VALUE, got '{setting}': write optimiser.momentum=0.95."
+            )
+        _put(record, key, _value(text))
+    return RunConfig.from_json(json.dumps(record))
+
+
+def _start(
+    method: str | None,
+    recipe: str | None,
+    config: RunConfig | str | Path | None,
+    given: Mapping[str, Any],
+) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if config is not None:
+        return _read(Path(config))
+    if recipe is not None:
+        found = get(recipe)
+        return found.build(method or found.methods[0])
+    if method is None:
+        raise ConfigError(
+            "Expected a method, a recipe or a configuration, got none: "
+            "for example 'vi-simsiam', or see `cognates methods`."
+        )
+    if "data" not in given:
+        raise ConfigError(
+            "Expected a source of images, got none: for example --data folder:photos."
+        )
+    return default(
+        method,
+        open_source(given["data"]),
+        spec=given["data"],
+        on_gpu=_has_gpu(str(given.get("device", "auto"))),
+    )
+
+
+def _read(path: Path) -> RunConfig:
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"Expected a configuration file, got '{path}': no such file.")
+    return prepare.parse_config(path.read_text(encoding="utf8"))
+
+
+def _has_gpu(device: str) -> bool:
+    import torch
+
+    return device != "cpu" and torch.cuda.is_available()
+
+
+def _resize(record: dict[str, Any], size: int) -> None:
+    """Set the size of the stored images and of every view that shows them whole."""
+    old = record["data"]["image_size"]
+    record["data"] |= {"image_size": size, "mean": None, "std": None}
+    for view in record["views"]:
+        if view["size"] == old:
+            view["size"] = size
+
+
+def _put(record: dict[str, Any], key: str, value: object) -> None:
+    """Replace the field of the record that a dotted key names."""
+    *way, last = key.split(".")
+    place: Any = record
+    for depth, name in enumerate([*way, last]):
+        names = [str(i) for i in range(len(place))] if isinstance(place, list) else list(place)
+        if name not in names:
+            where = ".".join(way[:depth]) or "the configuration"
+            raise ConfigError(f"Unknown field '{name}' in {where}: {nearest(name, names)}.")
+        index: Any = int(name) if isinstance(place, list) else name
+        if depth == len(way):
+            place[index] = value
+        else:
+            place = place[index]
+            if not isinstance(place, (dict, list)):
+                raise ConfigError(f"Expected a field with parts in '{key}', got {place!r}.")
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

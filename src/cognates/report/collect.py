@@ -1,0 +1,230 @@
+"""What the report knows: run directories read into records, grouped by everything but the seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cognates.errors import ConfigError, StorageError
+from cognates.evaluation.records import read_results
+from cognates.types import Result
+
+_SEED = "training.seed"
+_ENVIRONMENT = ("cognates", "torch", "device", "commit")
+"""What of the environment is compared between runs, because it can change a figure."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """One image of a gallery."""
+
+    pixels: np.ndarray
+    """(c, s, s) uint8"""
+    kind: str
+    """least or most: least or most certain."""
+    uncertainty: float
+    percentile: float
+    """Among the training images, in [0, 100]."""
+    path: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunRecord:
+    """One run directory; a file that is not there is an empty field."""
+
+    path: Path
+    name: str
+    config: Mapping[str, Any]
+    """config.json as it is: a report needs no plug-in that the run needed."""
+    environment: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    results: tuple[Result, ...]
+    pictures: tuple[Picture, ...]
+    data: Mapping[str, Any]
+    unreadable: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """The registered name of the method."""
+        return str(self.config["method"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """The pre-training seed."""
+        return int(self.config["training"]["seed"])
+
+    def find(
+        self, protocol: str, metric: str, subject: str = "trained", **settings: object
+    ) -> Result | None:
+        """Return the result with these names and settings, or None; one with an error is none."""
+        for result in self.select(protocol, metric, subject):
+            if all(result.settings.get(key) == value for key, value in settings.items()):
+                return result
+        return None
+
+    def select(self, protocol: str, metric: str, subject: str = "trained") -> list[Result]:
+        """Return every result with these names, in the order of the file."""
+        wanted = (protocol, metric, subject)
+        return [
+            r
+            for r in self.results
+            if (r.protocol, r.metric, r.subject) == wanted and r.error is None
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Runs that differ in nothing but their seed."""
+
+    name: str
+    runs: tuple[RunRecord, ...]
+
+
+def read(path: str | Path) -> RunRecord:
+    """Read a run directory.
+
+    Raises:
+        ConfigError: `path` is no run directory.
+        StorageError: one of its files is damaged.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"Expected the folder of a run, got '{path}': it has no config.json.")
+    config = _read_json(path / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("method"), dict):
+        raise ConfigError(f"Expected the configuration of a run in '{path / 'config.json'}'.")
+    results = path / "results.json"
+    return RunRecord(
+        path=path,
+        name=_name(path),
+        config=config,
+        environment=_read_json(path / "environment.json", {}),
+        metrics=tuple(_read_lines(path / "metrics.jsonl")),
+        results=tuple(read_results(results)) if results.is_file() else (),
+        pictures=tuple(_read_gallery(path / "gallery.npz")),
+        data=_read_json(path / "data.json", {}),
+        unreadable=_read_text_lines(path / "unreadable.txt"),
+    )
+
+
+def group(records: Sequence[RunRecord]) -> list[Group]:
+    """Put runs together that differ only in their seed, in the order of their first run."""
+    found: dict[str, list[RunRecord]] = {}
+    for record in records:
+        flat = {k: v for k, v in flatten(record.config).items() if k != _SEED}
+        found.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(record)
+    return [Group(name=_group_name(runs), runs=tuple(runs)) for runs in found.values()]
+
+
+def differences(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """Return every setting in which the groups differ, with its value in each of them."""
+    described = [
+        {
+            **flatten(g.runs[0].config),
+            **{f"environment.{k}": g.runs[0].environment.get(k) for k in _ENVIRONMENT},
+        }
+        for g in groups
+    ]
+    names = list(dict.fromkeys(name for flat in described for name in flat if name != _SEED))
+    rows = [(name, [_shown(flat.get(name, "—")) for flat in described]) for name in names]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def flatten(config: object, prefix: str = "") -> dict[str, Any]:
+    """Return nested JSON data as {dotted name: value}; lists of plain values stay whole.
+
+    Example:
+        >>> flatten({"a": {"b": 1}, "c": [{"d": 2}], "e": [3, 4]})
+        {'a.b': 1, 'c.0.d': 2, 'e': [3, 4]}
+    """
+    if isinstance(config, Mapping):
+        items: Iterator[tuple[str, Any]] = ((str(k), v) for k, v in config.items())
+    elif isinstance(config, list) and any(isinstance(item, Mapping) for item in config):
+        items = ((str(i), item) for i, item in enumerate(config))
+    else:
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for name, value in items:
+        flat |= flatten(value, f"{prefix}.{name}" if prefix else name)
+    return flat
+
+
+def _name(path: Path) -> str:
+    """Return a run's name: its folder, with the one above if the folder says only the seed."""
+    whole = path.resolve()
+    return f"{whole.parent.name}/{whole.name}" if whole.name.startswith("seed") else whole.name
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _group_name(runs: Sequence[RunRecord]) -> str:
+    if len(runs) == 1:
+        return runs[0].name
+    stems = {
+        run.name.removesuffix(str(run.seed)).removesuffix("seed").rstrip("-_/") for run in runs
+    }
+    if len(stems) == 1 and (stem := stems.pop()):
+        return stem
+    return f"{runs[0].name} and {len(runs) - 1} more"
+
+
+def _read_json(path: Path, missing: object = None) -> Any:  # noqa: ANN401  (JSON data)
+    if not path.is_file() and missing is not None:
+        return missing
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"Expected JSON in '{path}', got a damaged file: {error}.") from error
+
+
+def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a metrics file; a run that was killed may have cut the last line."""
+    lines = _read_text_lines(path)
+    for number, line in enumerate(lines):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            if number + 1 < len(lines):
+                raise StorageError(
+                    f"Expected JSON in line {number + 1} of '{path}': {error}."
+                ) from error
+
+
+def _read_text_lines(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    return tuple(
+        line
+        for line in path.read_text(encoding="utf8", errors="replace").splitlines()
+        if line.strip()
+    )
+
+
+def _read_gallery(path: Path) -> Iterator[Picture]:
+    if not path.is_file():
+        return
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+        rows = range(len(arrays["pixels"]))
+        yield from (
+            Picture(
+                pixels=arrays["pixels"][i],
+                kind=str(arrays["kind"][i]),
+                uncertainty=float(arrays["uncertainty"][i]),
+                percentile=float(arrays["percentile"][i]),
+                path=str(arrays["path"][i]),
+                label=str(arrays["label"][i]),
+            )
+            for i in rows
+        )
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise StorageError(f"Expected a gallery in '{path}': {error}.") from error

@@ -1,0 +1,213 @@
+"""What the report looks up in a run's results: accuracies with their baselines, scores, tenths.
+
+The names of protocols and metrics are those of `cognates.evaluation`; this is the only module of
+the report that knows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cognates.report.collect import RunRecord
+from cognates.types import Result
+
+_ACCURACIES = {
+    "linear": ("Linear probe", "logistic regression on all training labels"),
+    "knn": ("Nearest neighbours", "weighted vote of the 20 nearest training images"),
+    "few-labels": ("Few labels", "linear probe on a few labelled images per class"),
+}
+_LABEL_FREE = (
+    (
+        "view-retrieval",
+        "r-at-1",
+        "View retrieval, %",
+        "is an image's second view the nearest?",
+        True,
+    ),
+    (
+        "spread",
+        "effective-rank",
+        "Effective rank",
+        "directions of the representation in use",
+        False,
+    ),
+    ("spread", "spread", "Spread", "1: all directions; 0: collapsed", False),
+    (
+        *("sensitivity", "crop-per-image", "Uncertainty against crop"),
+        *("rank correlation with the share cut away, per image", False),
+    ),
+    (
+        *("sensitivity", "blur-per-image", "Uncertainty against blur"),
+        *("rank correlation with the width of the blur, per image", False),
+    ),
+)
+_PROBES = {"linear": "the linear probe", "knn": "nearest neighbours"}
+_MARKED = {"needs-labels", "eight-passes"}
+_TENTHS = 10
+_SANITY = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """One protocol's accuracy for the three subjects, and the differences that matter."""
+
+    protocol: str
+    label: str
+    hint: str
+    trained: Result
+    untrained: Result | None
+    pixels: Result | None
+    over_untrained: Result | None
+    """The paired difference: its interval is over the same resamples of test images."""
+    over_pixels: Result | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one uncertainty finds errors."""
+
+    score: str
+    result: Result
+    own: bool
+    """Whether it is the score that the method stands for."""
+    marked: bool
+    """Whether it uses labels or needs several passes."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best label-free baseline of a score, and the paired difference to it."""
+
+    score: str
+    value: float
+    difference: Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFree:
+    """One value that needs no label, for the three subjects."""
+
+    label: str
+    hint: str
+    fraction: bool
+    trained: Result
+    untrained: Result | None
+    pixels: Result | None
+
+
+def accuracies(record: RunRecord) -> list[Accuracy]:
+    """Return the accuracies that a run has, the linear probe first."""
+    found = []
+    for protocol, (label, hint) in _ACCURACIES.items():
+        trained = record.find(protocol, "accuracy")
+        if trained is None:
+            continue
+        if "per_class" in trained.settings:
+            count, draws = trained.settings["per_class"], trained.settings.get("draws")
+            label, hint = f"{count} labels per class", f"linear probe, mean of {draws} draws"
+        found.append(
+            Accuracy(
+                protocol=protocol,
+                label=label,
+                hint=hint,
+                trained=trained,
+                untrained=record.find(protocol, "accuracy", "untrained"),
+                pixels=record.find(protocol, "accuracy", "pixels"),
+                over_untrained=record.find(protocol, "accuracy-minus-untrained"),
+                over_pixels=record.find(protocol, "accuracy-minus-pixels"),
+            )
+        )
+    return found
+
+
+def scores(record: RunRecord) -> dict[str, list[Score]]:
+    """Return the AUROC of every uncertainty by whose errors it finds, the best first."""
+    found: dict[str, list[Score]] = {}
+    for probe, name in _PROBES.items():
+        rows = [
+            Score(
+                score=str(r.settings["score"]),
+                result=r,
+                own="default" in r.flags,
+                marked=bool(_MARKED & set(r.flags)),
+            )
+            for r in record.results
+            if r.protocol == "auroc-error"
+            and r.error is None
+            and r.metric == f"{probe}/{r.settings.get('score')}"
+        ]
+        if rows:
+            found[name] = sorted(rows, key=lambda s: -s.result.value)
+    return found
+
+
+def own_score(record: RunRecord) -> Score | None:
+    """Return how well the method's own uncertainty finds the linear probe's errors."""
+    return next((s for s in scores(record).get(_PROBES["linear"], []) if s.own), None)
+
+
+def rival(record: RunRecord) -> Rival | None:
+    """Return the best label-free baseline of the method's own uncertainty, if there is one."""
+    difference = record.find("auroc-error", "linear/default-minus-best")
+    if difference is None:
+        return None
+    name = str(difference.selected.get("baseline"))
+    baseline = record.find("auroc-error", f"linear/{name}")
+    return None if baseline is None else Rival(name, baseline.value, difference)
+
+
+def deciles(record: RunRecord) -> dict[str, list[Result]]:
+    """Return accuracy in each tenth of the images by score, the method's own first."""
+    found: dict[str, list[Result]] = {}
+    names = dict.fromkeys(
+        str(r.settings.get("score")) for r in record.results if r.protocol == "deciles"
+    )
+    for name in names:
+        rows = [record.find("deciles", f"{name}/decile-{i + 1}") for i in range(_TENTHS)]
+        present = [row for row in rows if row is not None]
+        if len(present) == _TENTHS and name != _SANITY:
+            found[name] = present
+    own = [name for name, rows in found.items() if "default" in rows[0].flags]
+    return {name: found[name] for name in dict.fromkeys([*own, *found])}
+
+
+def overall_accuracy(record: RunRecord) -> float | None:
+    """Return the linear probe's accuracy on all test images."""
+    found = record.find("linear", "accuracy")
+    return None if found is None else found.value
+
+
+def label_free(record: RunRecord) -> list[LabelFree]:
+    """Return the values that need no label."""
+    found = []
+    for protocol, metric, label, hint, fraction in _LABEL_FREE:
+        trained = record.find(protocol, metric)
+        if trained is not None:
+            found.append(
+                LabelFree(
+                    label=label,
+                    hint=hint,
+                    fraction=fraction,
+                    trained=trained,
+                    untrained=record.find(protocol, metric, "untrained"),
+                    pixels=record.find(protocol, metric, "pixels"),
+                )
+            )
+    return found
+
+
+def comparable(record: RunRecord) -> dict[str, tuple[float, bool]]:
+    """Return what runs are compared by: {label: (value when trained, is it a fraction)}."""
+    found = {f"{row.label}, %": (row.trained.value, True) for row in accuracies(record)}
+    own = own_score(record)
+    if own is not None:
+        found["Uncertainty finds errors, AUROC"] = (own.result.value, False)
+    for row in label_free(record):
+        found[row.label] = (row.trained.value, row.fraction)
+    return found
+
+
+def last(record: RunRecord, name: str) -> float | None:
+    """Return the last value of a training metric."""
+    value = record.metrics[-1].get(name) if record.metrics else None
+    return None if value is None else float(value)
