@@ -137,19 +137,37 @@ def _load(location: str) -> _Table | dict[str, _Table]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the progress bars of `datasets` off standard error where nobody looks at it."""
+    """Keep progress bars off standard error where nobody looks, and retries off a dead network.
+
+    Without a network the client would ask again and again for half a minute; offline, it looks at
+    once for a copy from an earlier download.
+    """
     import sys
 
     import datasets
+    from huggingface_hub import constants
 
     was_on = not datasets.are_progress_bars_disabled()
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not _resolves(constants.ENDPOINT)
     if was_on and not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
         yield
     finally:
+        constants.HF_HUB_OFFLINE = was_offline
         if was_on:
             datasets.enable_progress_bars()
+
+
+def _resolves(address: str) -> bool:
+    import socket
+    from urllib.parse import urlsplit
+
+    try:
+        return bool(socket.getaddrinfo(urlsplit(address).hostname, 443))
+    except OSError:
+        return False
 
 
 def _first_sentence(error: Exception) -> str:

@@ -122,7 +122,7 @@ def _open_name(name: str) -> Source:
         try:
             return open_hub(known.hub, name=name, native=known.native)
         except CognatesError as error:
-            reason = str(error).split(": ")[0].rstrip(".")
+            reason = " ".join(str(error.__cause__ or error).split()).split(". ")[0].rstrip(".")
     where = folder if folder is not None else Path(f"${names.VARIABLE}") / name
     unset = "" if folder is not None else f" (the variable {names.VARIABLE} is not set)"
     raise DataError(
