@@ -89,6 +89,18 @@ def imagenette(method: str = "vi-simsiam") -> RunConfig:
     )
 
 
+def imagenette_64(method: str = "vi-simsiam") -> RunConfig:
+    """Return a run on ImageNette at 64 pixels that a CPU finishes in minutes."""
+    return RunConfig(
+        method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
+        encoder=EncoderConfig(name="convnet"),
+        data=DataConfig(source="imagenette", image_size=64, channels=3),
+        views=(simsiam_cifar(64),) * 2,
+        optimiser=OptimiserConfig(learning_rate=0.2, weight_decay=5e-4, warmup_epochs=1.0),
+        training=TrainingConfig(epochs=12, batch_size=128),
+    )
+
+
 _METHODS = ("vi-simsiam", "simsiam")
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -128,6 +140,15 @@ RECIPES: dict[str, Recipe] = {
             data="ImageNette (research use)",
             expected="to be measured; lightly has kNN .872 for SimSiam (800 epochs, best one)",
             cost="to be measured; needs a GPU",
+        ),
+        Recipe(
+            name="imagenette-64",
+            build=imagenette_64,
+            methods=_METHODS,
+            paper="settings of this library, for a CPU",
+            data="ImageNette (research use)",
+            expected="to be measured",
+            cost="to be measured",
         ),
     )
 }
