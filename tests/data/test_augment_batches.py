@@ -42,8 +42,9 @@ def test_the_size_of_the_working_chunk_changes_no_bit(monkeypatch):
     images = noise(40, 3, 32)
     parameters = drawn(spec, 40, size=32)
     views = augment.apply(images, parameters, size=24, **NORMAL)
-    for values in (1, 5_000, 50_000, 10**9):
+    for values, fewest in ((1, 1), (1, 7), (50_000, 1), (10**9, 1)):
         monkeypatch.setattr(augment, "_CHUNK", values)
+        monkeypatch.setattr(augment, "_FEWEST", fewest)
         assert torch.equal(augment.apply(images, parameters, size=24, **NORMAL), views)
 
 
@@ -150,6 +151,19 @@ def test_views_are_channels_last_and_carry_no_gradient():
     assert not view.is_inference()
     whole = augment.test_view(images, size=28, **NORMAL)
     assert whole.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_layout_of_the_input_does_not_matter():
+    images = noise(6, 3, 32)
+    parameters = drawn(ViewSpec(size=24, **FULL), 6, size=32)
+    views = augment.apply(images, parameters, size=24, **NORMAL)
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(augment.apply(last, parameters, size=24, **NORMAL), views)
+    wide = torch.zeros(6, 3, 40, 40, dtype=torch.uint8)
+    wide[:, :, 4:36, 4:36] = images
+    cut = wide[:, :, 4:36, 4:36]
+    assert torch.equal(augment.apply(cut, parameters, size=24, **NORMAL), views)
+    assert torch.equal(images, noise(6, 3, 32))  # and the input is left as it was
 
 
 def test_an_empty_batch_gives_empty_views():

@@ -41,10 +41,10 @@ __all__ = [
     "test_view",
 ]
 
-_CHUNK = 2**20
-"""Values of views that are worked on at once on a CPU, 4 MiB in float32: a chunk stays in the
-last-level cache over the passes that are made of it, and is large enough for their overhead not to
-count (measured from 2^17 to 2^21; a GPU takes the batch whole)."""
+_CHUNK, _FEWEST = 2**19, 16
+"""How many values of views, and at least how many images, are worked on at once on a CPU: few
+enough to stay in the cache over the passes that are made of them, and enough for the overhead of a
+pass not to count (measured; a GPU takes the batch whole)."""
 
 _Change = Callable[[Tensor, Tensor], Tensor]
 """(m, c, x, y) images and their (m,) sigmas to changed images."""
@@ -102,20 +102,25 @@ def apply(
     parameters = ViewParameters(*(field.index_select(0, order) for field in parameters))
     place = order.to(device)
     plan = plan_jitter(parameters, channels=channels, device=device, dtype=compute)
-    parts = _parts(images, size)
-    rows, columns = _crops(images, parameters, size, compute, together=parts[0].stop)
+    together = _together(images, size)
+    rows, columns = _crops(images, parameters, size, compute, together=together)
     changes = _changes(parameters, channels)
     views = torch.empty((n, size, size, channels), dtype=dtype, device=device)
-    for part in parts:
-        made = images.index_select(0, place[part]).to(compute)
+    for start in range(0, n, together):
+        part = slice(start, min(start + together, n))
+        made = images.index_select(0, place[part])
+        made = made.to(compute, memory_format=torch.contiguous_format)
         made = transpose(resample_rows(made, rows.of(part)))
         made = resample_rows(made, columns.of(part))  # (m, c, x, y): columns before rows
-        jitter_(made.flatten(2), plan, start=part.start)
+        jitter_(made.flatten(2), plan, start=start)
         for flags, change in changes:
             _change_(made, flags[part], parameters.sigma[part], change)
         made.mul_(factor).add_(shift)
-        turned = torch.empty((len(made), *views.shape[1:]), dtype=dtype, device=device)
-        views.index_copy_(0, place[part], turned.copy_(made.permute(0, 3, 2, 1)))
+        if plan.jittered:
+            turned = torch.empty((len(made), *views.shape[1:]), dtype=dtype, device=device)
+            views.index_copy_(0, place[part], turned.copy_(made.permute(0, 3, 2, 1)))
+        else:  # nothing was sorted
+            views[part].copy_(made.permute(0, 3, 2, 1))
     return views.permute(0, 3, 1, 2)
 
 
@@ -222,12 +227,12 @@ def test_view(
     return (centre * factor + shift).to(dtype)
 
 
-def _parts(images: Tensor, size: int) -> list[slice]:
+def _together(images: Tensor, size: int) -> int:
+    """Return how many images are worked on at once."""
     n, channels, height, width = images.shape
-    step = max(1, n)
-    if images.device.type == "cpu":
-        step = max(1, min(step, _CHUNK // (channels * max(size * size, height * width))))
-    return [slice(start, min(start + step, n)) for start in range(0, max(1, n), step)]
+    if images.device.type != "cpu":
+        return max(1, n)
+    return max(_FEWEST, _CHUNK // (channels * max(size * size, height * width)))
 
 
 def _crops(
@@ -241,7 +246,7 @@ def _crops(
     columns = crop_taps(left, width, size, most=most[3], flip=flip)
     if images.dtype == torch.uint8:
         columns.weights.mul_(1 / 255)
-    kind = {"channels": images.shape[1], "together": max(1, together)}
+    kind = {"channels": images.shape[1], "together": together}
     return (
         sums(rows, length=images.shape[2], **kind),
         sums(columns, length=images.shape[3], **kind),

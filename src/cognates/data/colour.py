@@ -39,6 +39,11 @@ class JitterPlan(NamedTuple):
     towards_mean: Tensor
     """(3, n, 1, c): b of each round over the channels' means."""
 
+    @property
+    def jittered(self) -> int:
+        """How many images are jittered: the first of the sorted ones."""
+        return self.turns[-1].stop
+
 
 def jitter_order(parameters: ViewParameters) -> Tensor:
     """Return (n,) positions that sort images by when their hue is turned, the unjittered last.
@@ -132,7 +137,8 @@ def turn_hue_(pixels: Tensor, shift: Tensor) -> Tensor:
         "Color gamut transform pairs" (Smith, 1978), https://doi.org/10.1145/965139.807361.
 
     Example:
-        >>> turn_hue_(torch.tensor([[[1.0], [0.0], [0.0]]]), torch.tensor([1 / 3])).flatten()
+        >>> red = torch.tensor([[[1.0], [0.0], [0.0]]])
+        >>> turn_hue_(red, torch.tensor([1 / 3])).flatten().round()
         tensor([0., 1., 0.])
     """
     red, green, blue = pixels.unbind(1)

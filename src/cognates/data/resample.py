@@ -3,9 +3,9 @@
 A resized, mirrored crop and a Gaussian blur are both separable: a sparse matrix per image down the
 rows, and one along the columns. `embedding_bag` is exactly "weighted sums of a few rows of a
 table", fused, vectorised and parallel; with a table of image rows it resamples a whole batch, an
-own matrix for every image, at the speed of memory (96 x 96 views: 12 times faster than dense
-batched matrix products and 15 times faster than `grid_sample`, and antialiased, which the latter
-is not). Columns are done as the rows of the transposed images.
+own matrix for every image, at the speed of memory: at 96 x 96 a pass took a twelfth of the time of
+the dense batched matrix product, and the whole a quarter of that of `grid_sample`, which is not
+antialiased (two cores of an EPYC 7003). Columns are done as the rows of the transposed images.
 """
 
 from __future__ import annotations
