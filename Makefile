@@ -7,6 +7,9 @@ WORKERS ?= 2
 BIN := .venv/bin
 # One thread per process: the tests' tensors are small, and the processes share the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Shapes in annotations are checked where they state the mathematics.
+CHECKED := cognates.objectives,cognates.distributions,cognates.evaluation
+SHAPES := --jaxtyping-packages=$(CHECKED),beartype.beartype
 # The first is for the packages, the second for what builds this one (pip from 25.3 on).
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(BIN)/python -m pip --disable-pip-version-check
@@ -37,7 +40,8 @@ demo: .venv/.installed ## train, evaluate and report on the embedded images: run
 	$(BIN)/cognates demo
 
 test: .venv/.installed ## run the tests and the examples in docstrings
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not learn and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) $(SHAPES) \
+		-m "not slow and not learn and not gpu"
 
 slow: .venv/.installed ## run the tests that train, or take long
 	$(ONE_THREAD) $(BIN)/python -m pytest -q --durations=10 -m "slow or learn"
