@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cognates.errors import ConfigError
 
@@ -88,17 +88,21 @@ def crop_and_flip(size: int, scale: tuple[float, float] = (0.2, 1.0)) -> ViewSpe
     )
 
 
-def grey_images(size: int, scale: tuple[float, float] = (0.2, 1.0)) -> ViewSpec:
+def grey_images(
+    size: int, scale: tuple[float, float] = (0.2, 1.0), *, jitter: float = 0.8
+) -> ViewSpec:
     """Views for grey images: a resized crop, a flip, and strong changes of brightness and contrast.
 
     Without the latter an encoder tells images apart by how bright they are: on 10,000 images of
     Fashion-MNIST the linear probe of VI-SimSiam fell behind raw pixels, with them it led.
     """
     return ViewSpec(
-        size=size, scale=scale, brightness=0.8, contrast=0.8, saturation=0.0, hue=0.0, grey=0.0
+        size=size,
+        scale=scale,
+        jitter=jitter,
+        brightness=0.8,
+        contrast=0.8,
+        saturation=0.0,
+        hue=0.0,
+        grey=0.0,
     )
-
-
-def milder(spec: ViewSpec, scale: tuple[float, float]) -> ViewSpec:
-    """Return `spec` with another range of crop areas."""
-    return replace(spec, scale=scale)

@@ -28,7 +28,8 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
 
     Folders, and arrays above 64 pixels: `resnet18`, at most 96 pixels on a CPU and 224 on a GPU,
     SimSiam's views and optimiser for ImageNet. Small arrays: their own size; `convnet` on a CPU and
-    for grey images, else `resnet18`; SimSiam's views for CIFAR, or crop and flip for grey images.
+    for grey images, else `resnet18`; SimSiam's views for CIFAR, or for grey images crop, flip,
+    brightness and contrast.
     100 epochs, batch min(256, n/4).
 
     Args:

@@ -47,9 +47,9 @@ def demo(method: str = "vi-simsiam") -> RunConfig:
         method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
         encoder=EncoderConfig(name="convnet"),
         data=DataConfig(source="fashion-mnist-mini", image_size=28, channels=1),
-        views=(grey_images(28, scale=(0.3, 1.0)),) * 2,
+        views=(grey_images(28, scale=(0.4, 1.0), jitter=1.0),) * 2,
         optimiser=OptimiserConfig(learning_rate=0.3, weight_decay=5e-4, warmup_epochs=1.0),
-        training=TrainingConfig(epochs=24, batch_size=64),
+        training=TrainingConfig(epochs=20, batch_size=64),
     )
 
 
