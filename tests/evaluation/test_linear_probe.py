@@ -144,12 +144,12 @@ def test_the_penalty_is_the_best_on_the_held_out_part_and_refitted_with_the_same
     ("accuracies", "strengths", "stops"),
     [
         ([0.5], [1.0], False),
-        ([0.5, 0.4, 0.4], [1, 0.1, 0.01], False),
-        ([0.5, 0.4, 0.4, 0.4], [1, 0.1, 0.01, 0.001], True),
-        ([0.5, 0.5, 0.5, 0.5], [1, 0.1, 0.01, 0.001], True),  # a tie is no improvement
-        ([0.5, 0.4, 0.4, 0.6], [1, 0.1, 0.01, 0.001], False),
-        ([0.3, 0.3, 0.3, 0.3], [400, 90, 20, 5], False),  # nothing is fitted yet
-        ([0.3, 0.3, 0.3, 0.3, 0.3], [20, 5, 1, 0.2, 0.05], True),
+        ([0.5, 0.4, 0.4], [1.0, 0.1, 0.01], False),
+        ([0.5, 0.4, 0.4, 0.4], [1.0, 0.1, 0.01, 0.001], True),
+        ([0.5, 0.5, 0.5, 0.5], [1.0, 0.1, 0.01, 0.001], True),  # a tie is no improvement
+        ([0.5, 0.4, 0.4, 0.6], [1.0, 0.1, 0.01, 0.001], False),
+        ([0.3, 0.3, 0.3, 0.3], [400.0, 90.0, 20.0, 5.0], False),  # nothing is fitted yet
+        ([0.3, 0.3, 0.3, 0.3, 0.3], [20.0, 5.0, 1.0, 0.2, 0.05], True),
     ],
 )
 def test_the_path_stops_after_three_values_without_improvement_once_something_is_fitted(

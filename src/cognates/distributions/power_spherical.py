@@ -92,7 +92,7 @@ class PowerSpherical(Axial):
 
 
 def log_ratio(
-    cosine: Float[Tensor, "*batch"], concentration: Float[Tensor, "*batch"], *, dim: int
+    cosine: Float[Tensor, "*#batch"], concentration: Float[Tensor, "*#batch"], *, dim: int
 ) -> Float[Tensor, "*batch"]:
     r"""Return the log density of a Power Spherical distribution relative to the uniform one.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Self, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -183,9 +183,9 @@ class Axial(Distribution, ABC):
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
-    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> Self:
+    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> Axial:
         """Return the distribution with its parameters expanded to `batch_shape`."""
-        new = cast("Self", self._get_checked_instance(type(self), _instance))
+        new = cast("Axial", self._get_checked_instance(type(self), _instance))
         new.loc = self.loc.expand(*batch_shape, self.dim)
         new.concentration = self.concentration.expand(batch_shape)
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
@@ -295,9 +295,9 @@ class SphericalUniform(Distribution):
         """Draw (*sample_shape, ..., d); the same as `rsample`, nothing has a gradient."""
         return self.rsample(sample_shape, generator=generator)
 
-    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> Self:
+    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> SphericalUniform:
         """Return the distribution with the batch shape `batch_shape`."""
-        new = cast("Self", self._get_checked_instance(SphericalUniform, _instance))
+        new = cast("SphericalUniform", self._get_checked_instance(SphericalUniform, _instance))
         new.dim, new._like = self.dim, self._like
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
