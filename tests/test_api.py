@@ -1,4 +1,5 @@
 import io
+import json
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from torch import nn
 import cognates
 from cognates.config import RunConfig
 from cognates.data.sources import open_source
-from cognates.errors import ConfigError, DataError
+from cognates.errors import ConfigError, DataError, UnreadableWarning
 from cognates.recipes import RECIPES, default, names, resolve
 
 TINY = ("method.dim=16", "method.hidden=16", "method.predictor_hidden=8")
@@ -51,7 +52,7 @@ def pixels(n, size, seed=1):
 def test_public_names_are_all_reachable_and_torch_waits():
     code = "import sys, cognates\nassert 'torch' not in sys.modules\nprint(cognates.__version__)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert len(cognates.__all__) == 21
+    assert len(cognates.__all__) == 20
     for name in cognates.__all__:
         assert getattr(cognates, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
@@ -113,6 +114,18 @@ def test_pil_images_of_any_mode_and_size_are_taken(run):
     base.save(buffer, "PNG", exif=exif)
     turned = model.embed([Image.open(buffer)]).representation
     torch.testing.assert_close(turned, model.embed([base.rotate(-90)]).representation)
+
+
+def test_an_oblong_array_embeds_as_the_same_source_does(run, tmp_path):
+    images = np.random.default_rng(2).integers(0, 256, (4, 3, 12, 18), dtype=np.uint8)
+    np.savez(tmp_path / "oblong.npz", images=np.moveaxis(images, 1, -1))
+    model = run.load()
+    expected = model.embed(f"npz:{tmp_path / 'oblong.npz'}")
+    found = model.embed(images)
+    torch.testing.assert_close(found.representation, expected.representation)
+    torch.testing.assert_close(found.uncertainty, expected.uncertainty)
+    middle = model.embed(images[..., 3:15].copy())
+    torch.testing.assert_close(found.representation, middle.representation)
 
 
 def test_images_that_cannot_be_embedded_are_named(run, tmp_path):
@@ -199,7 +212,7 @@ def test_training_starts_from_the_weights_of_an_earlier_run(run, source, tmp_pat
 
 @pytest.mark.parametrize("method", ["simsiam", "vi-simsiam"])
 def test_every_recipe_builds_and_survives_its_record(method):
-    assert names() == ["cifar10", "demo", "fashion-mnist", "imagenette"]
+    assert names() == ["cifar10", "demo", "fashion-mnist", "imagenette", "imagenette-64"]
     for recipe in RECIPES.values():
         config = recipe.build(method)
         assert config.method.name == method
@@ -245,3 +258,54 @@ def test_options_replace_fields_of_the_start_and_nothing_else():
     assert [view.blur for view in changed.views] == [0.0, 0.25]
     assert (changed.training.epochs, changed.training.seed) == (3, 5)
     assert changed.optimiser == base.optimiser
+
+
+@pytest.fixture
+def photos(source, tmp_path):
+    """Return a folder of 16 training and 8 test images, 6 of the latter damaged."""
+    for split, n in (("train", 16), ("test", 8)):
+        (tmp_path / "photos" / split / "a").mkdir(parents=True)
+        for i, image in enumerate(pixels(n, 20)):
+            path = tmp_path / "photos" / split / "a" / f"{i}.png"
+            Image.fromarray(np.moveaxis(image, 0, -1)).save(path)
+            if split == "test" and i < 6:
+                path.write_bytes(b"not an image")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("readable", [2, 0])
+def test_unreadable_test_images_are_counted_and_listed(photos, tmp_path, readable):
+    if not readable:
+        for path in (photos / "test" / "a").iterdir():
+            path.write_bytes(b"not an image")
+    run = cognates.train(
+        "simsiam",
+        data=f"folder:{photos}",
+        out=tmp_path / "run",
+        encoder="mlp",
+        image_size=12,
+        epochs=1,
+        batch_size=8,
+        device="cpu",
+        settings=TINY,
+        progress=False,
+    )
+    data = json.loads((run.path / "data.json").read_text())
+    assert data["splits"] == {"train": {"images": 16}, "test": {"images": readable}}
+    listed = (run.path / "unreadable.txt").read_text().splitlines()
+    assert data["unreadable"] == len(listed) == 8 - readable
+    assert all(line.startswith("test/a/") for line in listed)
+    if readable:
+        found = cognates.evaluate(run, only=["spread"], device="cpu")
+        assert found[0].error is None
+
+
+def test_unreadable_files_of_another_source_are_said(run, photos):
+    for path in sorted((photos / "test" / "a").iterdir())[1:]:
+        path.write_bytes((photos / "train" / "a" / "0.png").read_bytes())
+    for i in range(8, 12):
+        (photos / "test" / "a" / f"{i}.png").write_bytes(
+            (photos / "train" / "a" / "0.png").read_bytes()
+        )
+    with pytest.warns(UnreadableWarning, match="Left out 1 of 12"):
+        cognates.evaluate(run, f"folder:{photos}", only=["spread"], device="cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cognates.config import RunConfig
-from cognates.errors import ConfigError, UnreadableWarning
+from cognates.errors import ConfigError, DataError, UnreadableWarning
 from cognates.model import Model
 from cognates.networks import bring
 from cognates.recipes import resolve
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cognates.data.images import Images
+    from cognates.data.splits import Source
     from cognates.types import Result
 
 
@@ -130,7 +131,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         device=device,
-        init=None if init is None else str(init),
+        init=None if init is None else str(Path(init).resolve()),
         devices=devices,
         precision=precision,
         accumulate=accumulate,
@@ -208,7 +209,8 @@ def evaluate(
         size=model.config.data.image_size,
         mean=model.config.data.mean,
         std=model.config.data.std,
-        untrained=prepare.build_method(model.config).eval().to(model.device),
+        # Freshly drawn weights, also where training began from those of `encoder.init`.
+        untrained=prepare.build_method(model.config, initial=False).eval().to(model.device),
         out=folder if own else None,
         only=only,
         run_seed=model.config.training.seed,
@@ -247,7 +249,11 @@ def _named(encoder: str | nn.Module | None, devices: int | None) -> str | None:
 
 
 def _images(config: RunConfig, source: str, split: str) -> Images:
-    """Return one split as the run's encoder wants it; training has said what is unreadable."""
+    """Return one split as the run's encoder wants it.
+
+    The run's own source was judged when it was trained on: what is unreadable in it stands in
+    unreadable.txt and is not said again, and no share of its test images is too much.
+    """
     from cognates.data import cache
     from cognates.data.sources import open_source
 
@@ -255,31 +261,38 @@ def _images(config: RunConfig, source: str, split: str) -> Images:
         raise ConfigError(
             f"Expected a source with a {split} split, got '{source}' without: give it more images."
         )
+    own = source == config.data.source
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreadableWarning)
+        if own:
+            warnings.simplefilter("ignore", UnreadableWarning)
         return cache.load(
             source,
             split,
             image_size=config.data.image_size,
             channels=config.data.channels,
-            max_unreadable=config.data.max_unreadable,
+            max_unreadable=1.0 if own and split == "test" else config.data.max_unreadable,
             progress=False,
         )
 
 
 def _describe_data(run: Path, config: RunConfig) -> None:
-    """Write data.json and unreadable.txt: what the run was trained on, and what was left out."""
+    """Write data.json and unreadable.txt: the images of the run, and what was left out of them."""
     from cognates.data.sources import open_source
 
     source = open_source(config.data.source)
     label = source.target_names.get("label")
-    unreadable = _images(config, config.data.source, "train").unreadable
+    counts = {name: len(split) for name, split in source.splits.items()}
+    unreadable: list[tuple[str, str]] = []
+    for name in [name for name in ("train", "test") if name in counts]:
+        readable, missing = _readable(config, source, name)
+        counts[name] = readable
+        unreadable += missing
     summary = {
         "source": config.data.source,
         "name": source.name,
         "kind": source.kind,
         "note": source.note,
-        "splits": {name: {"images": len(split)} for name, split in source.splits.items()},
+        "splits": {name: {"images": count} for name, count in counts.items()},
         "classes": None if label is None else len(label),
         "native_size": source.native_size,
         "unreadable": len(unreadable),
@@ -287,3 +300,15 @@ def _describe_data(run: Path, config: RunConfig) -> None:
     write_atomic(run / "data.json", (json.dumps(summary, indent=2) + "\n").encode())
     listed = "".join(f"{path}\t{reason}\n" for path, reason in unreadable)
     write_atomic(run / "unreadable.txt", listed.encode("utf8", "backslashreplace"))
+
+
+def _readable(config: RunConfig, source: Source, split: str) -> tuple[int, list[tuple[str, str]]]:
+    """Return how many images of a split can be read, and (path, reason) of those that cannot."""
+    try:
+        images = _images(config, config.data.source, split)
+    except DataError:
+        # Not one test image can be read: the run is finished all the same.
+        part = source.splits[split]
+        names = [source.reader.name(int(row)) for row in part.rows]
+        return 0, [*part.problems, *((name, f"no {split} image can be read") for name in names)]
+    return len(images), list(images.unreadable)

@@ -19,6 +19,11 @@ from cognates.methods.registry import get
 VERSION = 1
 
 
+def _require(name: str, value: float, holds: bool, expected: str) -> None:
+    if not (holds and math.isfinite(value)):
+        raise ConfigError(f"Expected '{name}' {expected}, got {value}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which images, and how they are stored and normalised."""
@@ -33,6 +38,11 @@ class DataConfig:
     mean: tuple[float, ...] | None = None
     """Per-channel mean of the training images in [0, 1]; None: measured and recorded."""
     std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data."""
+        share = self.max_unreadable
+        _require("max_unreadable", share, 0 <= share <= 1, "in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +76,15 @@ class OptimiserConfig:
     clip: float | None = None
     """Largest norm of the gradient; None: no clipping."""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no optimiser can use."""
+        _require("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        _require("weight_decay", self.weight_decay, self.weight_decay >= 0, "of at least 0")
+        _require("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "of at least 0")
+        if self.clip is not None:
+            _require("clip", self.clip, self.clip > 0, "above 0, or none")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -98,6 +117,13 @@ class TrainingConfig:
                 f"Expected a batch size divisible by accumulate x devices = {parts}, got "
                 f"{self.batch_size}."
             )
+        if self.batch_size // parts < 2:
+            raise ConfigError(
+                "Expected a batch size of at least 2 images for each of accumulate x devices = "
+                f"{parts} parts, for batch norm needs two, got {self.batch_size}."
+            )
+        minutes = self.checkpoint_minutes
+        _require("checkpoint_minutes", minutes, minutes >= 0, "of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +140,15 @@ class RunConfig:
     plugin: str | None = None
     """The file that registers the method, if it is not part of the library."""
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Check what the parts expect of each other."""
+        # Later views may be smaller or larger, as in multi-crop; the first one is the test view's.
+        if self.views and self.views[0].size != self.data.image_size:
+            raise ConfigError(
+                f"Expected 'views.0.size' equal to 'data.image_size' = {self.data.image_size}, got "
+                f"{self.views[0].size}: --image-size sets both."
+            )
 
     def to_json(self) -> str:
         """Return the record as indented JSON; `from_json` gives back an equal object."""
@@ -138,7 +173,22 @@ def read(path: str | Path) -> RunConfig:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"Expected a configuration file, got '{path}': no such file.")
-    return RunConfig.from_json(path.read_text(encoding="utf8"))
+    return RunConfig.from_json(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a configuration file.
+
+    Raises:
+        ConfigError: it is not text, an image for example.
+    """
+    try:
+        return path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"Expected a configuration in JSON, got '{path}', which is not text in UTF-8: name a "
+            "run's config.json."
+        ) from error
 
 
 def encode(value: object) -> Any:  # noqa: ANN401  (JSON data)

@@ -147,7 +147,8 @@ class Model:
         arrays = []
         for number, item in enumerate(items):
             shape = item.shape[:2] if isinstance(item, np.ndarray) else ()
-            native = data.image_size if shape == (data.image_size,) * 2 else None
+            # As for array data in the cache: their own size is their shorter side.
+            native = min(shape) if shape else None
             size = stored_size(data.image_size, native)
             try:
                 arrays.append(decode(_item(item), size=size, channels=data.channels))

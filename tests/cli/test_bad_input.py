@@ -45,6 +45,8 @@ def test_an_unknown_option_offers_the_nearest(fails):
         (["train", "--plugin", "nowhere.py", "--out", "r"], "no such file"),
         (["methods", "simsima"], "did you mean 'simsiam'?"),
         (["evaluate", "nowhere"], "no such folder"),
+        (["evaluate", "nowhere", "--grid", "0"], "at least 1 penalty"),
+        (["train", "--resume", "nowhere"], "the directory of a run"),
         (["report", "nowhere"], "no config.json"),
         (["report"], "at least one run"),
         (["data", "foldr:x"], "did you mean 'folder'?"),

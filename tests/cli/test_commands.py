@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -75,9 +76,38 @@ def test_seeds_repeat_a_run_and_the_report_groups_them(source, small, tmp_path, 
     assert [Path(run).name for run in runs] == ["seed3", "seed4"]
     seeds = [json.loads((Path(r) / "config.json").read_text())["training"]["seed"] for r in runs]
     assert seeds == [3, 4]
-    page = tmp_path / "report.html"
+    page = out / "report.html"
     assert main(["report", *runs, "--out", str(page)]) == 0
     assert "2 runs of one configuration" in page.read_text(encoding="utf8")
+    # a pattern now names the page as well
+    assert main(["report", *map(str, out.iterdir()), "--out", str(page)]) == 0
+
+
+def test_the_command_named_after_several_seeds_can_be_run(tmp_path, capsys, monkeypatch):
+    from cognates import api
+
+    monkeypatch.setattr(api, "train", lambda **options: api.Run(Path(options["out"]), None))
+    out = tmp_path / "my runs"
+    assert main(["train", "simsiam", "--out", str(out), "--seeds", "3", "4"]) == 0
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    pattern, page = re.fullmatch(r".*, then cognates report (.+) --out (.+)", said).groups()
+    assert pattern == f"'{out}'/seed*"
+    assert page == f"'{out}'/report.html"
+
+
+def test_evaluate_fails_when_every_protocol_fails(run, capsys, monkeypatch):
+    from cognates import api
+    from cognates.types import Result
+
+    failed = Result(protocol="knn", metric="", value=float("nan"), n=4, error="out of memory.")
+    monkeypatch.setattr(api, "evaluate", lambda *_, **__: [failed])
+    assert main(["evaluate", str(run), "--quiet"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "error: Every protocol failed, the first with: out of memory.\n"
+    good = Result(protocol="spread", metric="spread", value=0.5, n=4)
+    monkeypatch.setattr(api, "evaluate", lambda *_, **__: [failed, good])
+    assert main(["evaluate", str(run), "--quiet"]) == 0
 
 
 def test_evaluate_prints_every_subject(run, capsys):

@@ -33,14 +33,14 @@ def test_convnet_takes_any_size_and_learns(channels, size):
     assert y.shape == (3, 256)
     (y * torch.randn_like(y)).sum().backward()
     gradients = [p.grad for p in network.parameters()]
-    assert len(gradients) == 18
+    assert len(gradients) == 15
     assert all(g.isfinite().all() for g in gradients)
     assert gradients[0].abs().max() > 0
 
 
 def test_convnet_has_four_stages_and_a_choice_of_width():
     widths = [layer[0].out_channels for layer in ConvNet(width=32).layers]
-    assert widths == [32, 64, 64, 128, 128, 256]
+    assert widths == [32, 64, 64, 128, 256]
     assert ConvNet(width=48)(torch.zeros(2, 3, 32, 32)).shape == (2, 384)
     with pytest.raises(ConfigError, match="at least 1"):
         ConvNet(width=0)

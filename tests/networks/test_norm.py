@@ -139,7 +139,7 @@ def test_a_step_of_two_processes_is_the_step_of_one(ranks):
     loss = _loss(model, _images())
     loss.backward()
     expected = {name: p.grad for name, p in model.named_parameters()}
-    assert len(expected) == 18 + 60 + 4
+    assert len(expected) == 15 + 60 + 4
     buffers = {name: b for name, b in model.state_dict().items() if name not in expected}
     for value, gradients, state in (result["step"] for result in ranks(2)):
         torch.testing.assert_close(value, loss.detach(), rtol=1e-12, atol=0)

@@ -147,8 +147,11 @@ class _Evil:
 
 def test_a_pickle_cannot_run_code(tmp_path, capsys):
     torch.save({"weight": torch.zeros(1, 1), "more": _Evil()}, tmp_path / "evil.pth")
-    _refused(nn.Linear(1, 1), tmp_path / "evil.pth", "evil.pth")
+    _refused(nn.Linear(1, 1), tmp_path / "evil.pth", "Expected a file of tensors")
     assert "code was run" not in capsys.readouterr().out
+    with pytest.raises(ConfigError) as caught:
+        load_encoder_weights(nn.Linear(1, 1), tmp_path / "evil.pth")
+    assert "weights_only" not in str(caught.value)  # torch advises to switch the protection off
 
 
 def test_weights_for_torchvision_are_copies_that_load_back(tmp_path, source):

@@ -118,6 +118,7 @@ def write(folder, *, seed=0, labels=True, names=None, shift=0.0, size=28, channe
         "name": "fashion-mnist-mini",
         "note": "Splits as given: train, test.",
         "splits": {"train": {"images": 10000}, "test": {"images": 2000}},
+        "classes": 10 if labels else None,
         "unreadable": 2,
     }
     (folder / "data.json").write_text(json.dumps(data))

@@ -205,3 +205,36 @@ def test_the_same_run_gives_the_same_page(fake_run, tmp_path):
     folder = fake_run.write(tmp_path / "demo")
     first = report.write([folder]).read_bytes()
     assert report.write([folder], tmp_path / "again.html").read_bytes() == first
+
+
+def test_labels_that_no_protocol_used_are_not_called_missing(fake_run, tmp_path):
+    folder = fake_run.write(tmp_path / "run", labels=False)
+    data = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({**data, "classes": 10}))
+    text = report.write([folder]).read_text(encoding="utf8")
+    assert "no labels" not in text
+    assert text.count("No protocol that needs labels gave a value") == 2
+
+
+@pytest.mark.parametrize("name", ["config", "environment", "data"])
+@pytest.mark.parametrize("content", ["[1]", '{"a": '])
+def test_a_damaged_json_file_is_one_sentence_with_its_name(fake_run, tmp_path, name, content):
+    folder = fake_run.write(tmp_path / "run")
+    (folder / f"{name}.json").write_text(content)
+    with pytest.raises(StorageError, match=rf"{name}\.json"):
+        report.write([folder])
+
+
+def test_a_metrics_line_that_is_no_record_is_named(fake_run, tmp_path):
+    folder = fake_run.write(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n3\n')
+    with pytest.raises(StorageError, match="line 2"):
+        report.write([folder])
+
+
+def test_a_cut_gallery_is_one_sentence(fake_run, tmp_path):
+    folder = fake_run.write(tmp_path / "run")
+    whole = (folder / "gallery.npz").read_bytes()
+    (folder / "gallery.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StorageError, match="gallery"):
+        report.write([folder])

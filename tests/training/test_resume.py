@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cognates.errors import CognatesError, ConfigError
+from cognates.errors import CognatesError, ConfigError, Interrupted
+from cognates.methods.registry import get, load_plugin
 from cognates.training import loop
 
 REPOSITORY = Path(__file__).parents[2]
@@ -197,15 +199,33 @@ def test_a_run_of_two_processes_resumes_on_one_and_a_plug_in_reaches_both(
     config, changed, tmp_path, capfd
 ):
     example = REPOSITORY / "examples" / "my_method.py"
-    if not example.is_file():
-        pytest.skip("the example is not there")
-    from cognates.methods.registry import get, load_plugin
-
     name = load_plugin(example)[0]
-    config = changed(config, method=get(name)(), plugin=str(example), training__devices=2)
-    loop.fit(config, tmp_path / "run", progress=False)
+    config = changed(config, method=get(name)(), plugin=str(example), training__epochs=100)
+    run = tmp_path / "run"
+
+    def interrupt():
+        # this process listens from before the first step until the last one
+        wait_until(lambda: (run / "metrics.jsonl").exists() and metrics(run))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Interrupted):
+        loop.fit(changed(config, training__devices=2), run, progress=False)
+    stopped = json.loads((run / "checkpoint" / "state.json").read_text())["step"]
+    assert 0 < stopped < 400
+    assert not (run / "model").exists()
+    before, found = metrics(run), json.loads((run / "environment.json").read_text())
+    assert found["devices"] == 2
+
+    loop.fit(config, run, resume=True, progress=False)
     assert capfd.readouterr() == ("", "")
-    assert len(metrics(tmp_path / "run")) == 5
+    assert json.loads((run / "checkpoint" / "state.json").read_text())["step"] == 400
+    assert (run / "model" / "model.json").exists()
+    assert metrics(run)[: len(before)] == before
+    steps = [line["step"] for line in metrics(run)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 400
+    assert json.loads((run / "environment.json").read_text())["devices"] == 1
 
 
 @pytest.mark.ddp

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cognates.config import RunConfig, read
+from cognates.data.views import ViewSpec
 from cognates.errors import (
     ConfigError,
     DataError,
@@ -202,6 +203,8 @@ def test_resuming_on_other_images_is_refused(config, tmp_path, stop_at):
         ({"encoder__init": "nowhere.pth"}, "nowhere.pth"),
         ({"training__device": "tpu"}, "auto, cpu or cuda"),
         ({"optimiser__constant_rate": ("predicter",)}, "did you mean 'predictor'"),
+        # the encoder takes the first view, whose size is that of the data, and not the second one
+        ({"views": (ViewSpec(size=8), ViewSpec(size=6))}, r"for this mlp, got \(1, 6, 6\)"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is_written(
@@ -252,3 +255,12 @@ def test_the_configuration_of_a_run_repeats_it(config, tmp_path):
     again = RunConfig.from_json((tmp_path / "run" / "config.json").read_text())
     fit(again, tmp_path / "again")
     assert_same_weights(tmp_path / "run", tmp_path / "again")
+
+
+def test_a_record_that_is_not_text_is_refused_by_name(config, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_bytes(b"\xff\xd8\xff\xe0 the start of a photograph")
+    with pytest.raises(ConfigError, match=r"config\.json', which is not text in UTF-8"):
+        fit(config, run, resume=True)
+    assert [path.name for path in run.iterdir()] == ["config.json"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cognates.cli.options import OptionalSource, RunFolder, Whole, Words
+from cognates.errors import ConfigError
 
 if TYPE_CHECKING:
     from cognates.types import Result
@@ -34,10 +35,12 @@ class Command:
     quiet: bool = False
     """Print nothing but errors."""
 
-    def run(self) -> None:
-        """Evaluate and print the table."""
+    def run(self) -> int:
+        """Evaluate and print the table; return 1 if nothing could be measured."""
         from cognates import api
 
+        if self.grid is not None and self.grid < 1:
+            raise ConfigError(f"Expected a grid of at least 1 penalty, got {self.grid}.")
         results = api.evaluate(
             self.path,
             self.data,
@@ -48,7 +51,13 @@ class Command:
         )
         if not self.quiet:
             print(table(results))
+        if results and all(result.error for result in results):
+            why = (results[0].error or "").rstrip(".")
+            say(f"error: Every protocol failed, the first with: {why}.")
+            return 1
+        if not self.quiet:
             print(f"\nNext: cognates report {self.path}")
+        return 0
 
 
 def say(line: str) -> None:

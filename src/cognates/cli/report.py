@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cognates.cli.options import OptionalFile, RunFolders
 
@@ -24,4 +25,6 @@ class Command:
         """Write the page and print its path."""
         from cognates import report
 
-        print(report.write(self.paths, self.out))
+        # A pattern such as runs/* also names an earlier report.html: files are no runs.
+        folders = [path for path in self.paths if not Path(path).is_file()]
+        print(report.write(folders or self.paths, self.out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -83,6 +84,11 @@ class Command:
         """Train, once or once per seed."""
         from cognates import api
 
+        if self.resume is not None and not (Path(self.resume) / "config.json").is_file():
+            raise ConfigError(
+                f"Expected the directory of a run to resume, got '{self.resume}': it has no "
+                "config.json."
+            )
         options = asdict(self)
         seeds, quiet = options.pop("seeds"), options.pop("quiet")
         options["stop_on_collapse"] = self.stop_on_collapse or None
@@ -91,8 +97,11 @@ class Command:
             if not quiet:
                 print(f"{run.path}")
         if not quiet:
-            shown = f"{self.out}/*" if seeds else self.out or self.resume
-            each = f"{self.out}/seed{seeds[0]}" if seeds else shown
+            each = shown = self.out or self.resume
+            if seeds:
+                folder = shlex.quote(self.out or "")
+                each = f"{folder}/seed{seeds[0]} (and each other seed)"
+                shown = f"{folder}/seed* --out {folder}/report.html"
             print(f"Next: cognates evaluate {each}, then cognates report {shown}")
 
     def _repetitions(self, seeds: tuple[int, ...]) -> list[tuple[int | None, str | None]]:

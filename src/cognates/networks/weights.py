@@ -128,9 +128,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         KeyError,
     ) as error:
         raise ConfigError(
-            f"Expected weights as .safetensors or as a state dictionary of torch, got '{path}': "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+            f"Expected a file of tensors (.pth or .safetensors), got '{path}', which is something "
+            "else or damaged: save the network's state dictionary, or fetch the file again."
+        ) from error  # without torch's words, which advise to let the file run code
     # Training scripts, timm's too, put the weights beside other things.
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

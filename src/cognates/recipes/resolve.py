@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cognates.config import RunConfig, encode
+from cognates.config import RunConfig, encode, read_text
 from cognates.data.sources import open_source
 from cognates.errors import ConfigError, nearest
 from cognates.methods.registry import get as get_method
@@ -126,7 +126,7 @@ def _read(path: Path) -> RunConfig:
         path = path / "config.json"
     if not path.is_file():
         raise ConfigError(f"Expected a configuration file, got '{path}': no such file.")
-    return prepare.parse_config(path.read_text(encoding="utf8"))
+    return prepare.parse_config(read_text(path))
 
 
 def _has_gpu(device: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ from cognates.types import Result
 _SEED = "training.seed"
 _ENVIRONMENT = ("cognates", "torch", "device", "commit")
 """What of the environment is compared between runs, because it can change a figure."""
+
+_DAMAGED = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises at a file of arrays that is cut or changed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +102,7 @@ def read(path: str | Path) -> RunRecord:
     if not (path / "config.json").is_file():
         raise ConfigError(f"Expected the folder of a run, got '{path}': it has no config.json.")
     config = _read_json(path / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("method"), dict):
+    if not all(isinstance(config.get(part), dict) for part in ("method", "training")):
         raise ConfigError(f"Expected the configuration of a run in '{path / 'config.json'}'.")
     results = path / "results.json"
     return RunRecord(
@@ -180,9 +185,12 @@ def _read_json(path: Path, missing: object = None) -> Any:  # noqa: ANN401  (JSO
     if not path.is_file() and missing is not None:
         return missing
     try:
-        return json.loads(path.read_text(encoding="utf8"))
+        found = json.loads(path.read_text(encoding="utf8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"Expected JSON in '{path}', got a damaged file: {error}.") from error
+    if not isinstance(found, dict):
+        raise StorageError(f"Expected a JSON object in '{path}', got a {type(found).__name__}.")
+    return found
 
 
 def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -190,12 +198,16 @@ def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     lines = _read_text_lines(path)
     for number, line in enumerate(lines):
         try:
-            yield json.loads(line)
+            found = json.loads(line)
         except json.JSONDecodeError as error:
             if number + 1 < len(lines):
                 raise StorageError(
                     f"Expected JSON in line {number + 1} of '{path}': {error}."
                 ) from error
+            continue
+        if not isinstance(found, dict):
+            raise StorageError(f"Expected a JSON object in line {number + 1} of '{path}'.")
+        yield found
 
 
 def _read_text_lines(path: Path) -> tuple[str, ...]:
@@ -212,7 +224,8 @@ def _read_gallery(path: Path) -> Iterator[Picture]:
     if not path.is_file():
         return
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        # Opened here: numpy leaves the file of a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
         rows = range(len(arrays["pixels"]))
         yield from (
@@ -226,5 +239,5 @@ def _read_gallery(path: Path) -> Iterator[Picture]:
             )
             for i in rows
         )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except _DAMAGED as error:
         raise StorageError(f"Expected a gallery in '{path}': {error}.") from error

@@ -14,6 +14,8 @@ RANK = (
     "Directions in use, by the entropy of the projection's singular values. Dashed: the alarm at 2."
 )
 
+_NOT_RUN = "No protocol that needs labels gave a value"
+
 
 def headline(record: RunRecord) -> str:
     """Return what was learnt, in one sentence."""
@@ -148,10 +150,14 @@ def warnings(record: RunRecord) -> list[str]:
     if "edge" in flags:
         said.append("A probe's best penalty lies at the border of its grid.")
     if record.results and not readings.accuracies(record):
-        said.append(
-            "The images have no labels, so there are no accuracies here: what follows needs none."
-        )
+        why = "The images have no labels" if _unlabelled(record) else _NOT_RUN
+        said.append(f"{why}, so there are no accuracies here: what follows needs none.")
     return said
+
+
+def _unlabelled(record: RunRecord) -> bool:
+    """Return whether the source is known to have no labels."""
+    return "classes" in record.data and record.data["classes"] is None
 
 
 def uncertainty(record: RunRecord) -> str:
@@ -175,9 +181,10 @@ def label_free(record: RunRecord) -> str:
     """Return what the label-free section says first."""
     if readings.accuracies(record):
         return "The same run seen without labels, as it would look on a folder of your own."
+    why = "The source has no labels" if _unlabelled(record) else _NOT_RUN
     return (
-        "The source has no labels. View retrieval asks for every test image whether, among all "
-        "second views, the nearest to its first view is its own."
+        f"{why}. View retrieval asks for every test image whether, among all second views, the "
+        "nearest to its first view is its own."
     )
 
 

@@ -11,12 +11,13 @@ import torch
 from torch.optim import Optimizer
 
 from cognates import optim
-from cognates.config import RunConfig, encode
-from cognates.errors import ConfigError, StorageError
+from cognates.config import RunConfig, encode, read_text
+from cognates.errors import CognatesError, ConfigError, StorageError
 from cognates.methods.base import Method
 from cognates.methods.registry import load_plugin
 from cognates.random import fold_in
 from cognates.training import storage
+from cognates.types import Batch
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
@@ -75,7 +76,7 @@ def read_config(run: Path) -> RunConfig:
     path = run / "config.json"
     if not path.is_file():
         raise ConfigError(f"Expected a run directory, got '{run}': it has no config.json.")
-    return parse_config(path.read_text(encoding="utf8"))
+    return parse_config(read_text(path))
 
 
 def parse_config(text: str) -> RunConfig:
@@ -177,7 +178,7 @@ def torch_device(config: RunConfig) -> str:
 
 
 def _rehearse(config: RunConfig, images: Images) -> None:
-    """Build the method and embed two images: what does not fit is found before a folder exists."""
+    """Embed and train on a few images: what does not fit is found before a folder exists."""
     from cognates.evaluation.features import DISAGREEMENT, extract
 
     method = build_method(config).eval()
@@ -191,6 +192,41 @@ def _rehearse(config: RunConfig, images: Images) -> None:
             f"'{method.default_score}', got none from its `embed`: return one, or name "
             f"'{DISAGREEMENT}' or 'norm' as its default score."
         )
+    _rehearse_training(method, config, images)
+
+
+def _rehearse_training(method: Method, config: RunConfig, images: Images) -> None:
+    """Do one forward pass in training mode; the method is spent afterwards."""
+    import numpy as np
+
+    from cognates.data.augment import make_views
+
+    n = min(config.training.batch_size // config.training.accumulate, 4)
+    # np.array copies: torch cannot wrap a read-only memory map
+    pixels = torch.from_numpy(np.array(images.pixels[:n]))
+    views = make_views(
+        pixels,
+        config.views,
+        seed=config.training.seed,
+        step=0,
+        n_global=n,
+        start=0,
+        mean=config.data.mean,
+        std=config.data.std,
+    )
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            method.train()(Batch(views, torch.arange(n), 0, config.training.seed))
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, CognatesError):
+            raise
+        sizes = ", ".join(str(view.size) for view in config.views)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"Expected '{config.method.name}' with the encoder '{config.encoder.name}' to take "
+            f"{len(views)} views of {sizes} pixels, got {type(error).__name__} ({reason}): choose "
+            "another encoder, other views or another size."
+        ) from error
 
 
 def _measured(config: RunConfig, images: Images) -> RunConfig:

@@ -1,0 +1,79 @@
+import dataclasses
+
+import pytest
+
+from cognates.config import (
+    DataConfig,
+    EncoderConfig,
+    OptimiserConfig,
+    RunConfig,
+    TrainingConfig,
+    read,
+)
+from cognates.data.views import ViewSpec
+from cognates.errors import ConfigError
+from cognates.methods.registry import get as get_method
+from cognates.recipes import named, resolve
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "sentence"),
+    [
+        (OptimiserConfig, {"learning_rate": 0.0}, "'learning_rate' above 0, got 0.0"),
+        (OptimiserConfig, {"learning_rate": float("nan")}, "'learning_rate' above 0, got nan"),
+        (OptimiserConfig, {"learning_rate": float("inf")}, "'learning_rate' above 0, got inf"),
+        (OptimiserConfig, {"momentum": 1.0}, "'momentum' in [0, 1), got 1.0"),
+        (OptimiserConfig, {"momentum": -0.1}, "'momentum' in [0, 1), got -0.1"),
+        (OptimiserConfig, {"weight_decay": -1e-4}, "'weight_decay' of at least 0, got -0.0001"),
+        (OptimiserConfig, {"warmup_epochs": -1.0}, "'warmup_epochs' of at least 0, got -1.0"),
+        (OptimiserConfig, {"clip": 0.0}, "'clip' above 0, or none, got 0.0"),
+        (TrainingConfig, {"epochs": 0}, "'epochs' of at least 1, got 0"),
+        (TrainingConfig, {"epochs": 1, "batch_size": 1}, "at least 2 images for each"),
+        (TrainingConfig, {"epochs": 1, "batch_size": 8, "accumulate": 8}, "= 8 parts"),
+        (TrainingConfig, {"epochs": 1, "checkpoint_minutes": -1.0}, "'checkpoint_minutes' of at"),
+        (DataConfig, {"source": "x", "image_size": 8, "max_unreadable": 1.1}, "in [0, 1], got 1.1"),
+    ],
+)
+def test_a_number_out_of_range_is_a_sentence_with_its_field_and_value(kind, fields, sentence):
+    with pytest.raises(ConfigError) as caught:
+        kind(**fields)
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith("Expected ")
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_taken():
+    optimiser = OptimiserConfig(momentum=0.0, weight_decay=0.0, warmup_epochs=0.0, clip=None)
+    assert optimiser.clip is None
+    plan = TrainingConfig(epochs=1, batch_size=4, accumulate=2, checkpoint_minutes=0.0)
+    assert plan.checkpoint_minutes == 0
+    for share in (0.0, 1.0):
+        assert DataConfig(source="x", image_size=8, max_unreadable=share).max_unreadable == share
+
+
+def test_the_first_view_has_the_size_of_the_data_and_later_ones_may_differ():
+    config = RunConfig(
+        method=get_method("simsiam")(),
+        encoder=EncoderConfig(),
+        data=DataConfig(source="x", image_size=16),
+        views=(ViewSpec(size=16), ViewSpec(size=8)),
+        training=TrainingConfig(epochs=1),
+    )
+    assert [view.size for view in config.views] == [16, 8]
+    with pytest.raises(ConfigError, match=r"'data\.image_size' = 16, got 8"):
+        dataclasses.replace(config, views=config.views[::-1])
+
+
+def test_every_recipe_builds_for_every_method_and_returns_from_json():
+    pairs = [(recipe, method) for recipe in named.names() for method in ("simsiam", "vi-simsiam")]
+    assert len(pairs) >= 10
+    for recipe, method in pairs:
+        config = named.get(recipe).build(method)
+        assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_a_file_that_is_not_text_is_refused_by_name(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"\xff\xd8\xff\xe0 the start of a photograph")
+    for reader in (read, lambda path: resolve(None, config=path)):
+        with pytest.raises(ConfigError, match=r"photo\.jpg', which is not text in UTF-8"):
+            reader(path)
