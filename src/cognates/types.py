@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     views: tuple[Tensor, ...]
     """v tensors (n, c, h, w): normalised float views of this process's images."""
-    index: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (tuple.index is not used)
     """(n,) int64: positions of the images in the training set."""
     step: int
     """Zero-based optimiser step."""

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -99,13 +100,15 @@ def test_evaluate_fails_when_every_protocol_fails(run, capsys, monkeypatch):
     from cognates import api
     from cognates.types import Result
 
-    failed = Result(protocol="knn", metric="", value=float("nan"), n=4, error="out of memory.")
+    failed = Result(
+        protocol="knn", metric="", value=math.nan, low=None, high=None, n=4, error="out of memory."
+    )
     monkeypatch.setattr(api, "evaluate", lambda *_, **__: [failed])
     assert main(["evaluate", str(run), "--quiet"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "error: Every protocol failed, the first with: out of memory.\n"
-    good = Result(protocol="spread", metric="spread", value=0.5, n=4)
+    good = Result(protocol="spread", metric="spread", value=0.5, low=None, high=None, n=4)
     monkeypatch.setattr(api, "evaluate", lambda *_, **__: [failed, good])
     assert main(["evaluate", str(run), "--quiet"]) == 0
 
