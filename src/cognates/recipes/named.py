@@ -120,8 +120,8 @@ RECIPES: dict[str, Recipe] = {
             methods=_METHODS,
             paper="settings of this library, those of the demo",
             data="Fashion-MNIST (MIT)",
-            expected="to be measured",
-            cost="to be measured",
+            expected="linear .887, kNN .877 with SimSiam (pixels .844, .846), seed 0",
+            cost="42 min of training on one CPU core",
         ),
         Recipe(
             name="cifar10",
@@ -129,8 +129,8 @@ RECIPES: dict[str, Recipe] = {
             methods=_METHODS,
             paper=f"{_SIMSIAM}, appendix D",
             data="CIFAR-10 (research use)",
-            expected="to be measured; lightly has kNN .904 for SimSiam (k = 200, best test epoch)",
-            cost="to be measured; needs a GPU",
+            expected="not measured; lightly has kNN .904 for SimSiam (k = 200, best test epoch)",
+            cost="not measured; needs a GPU",
         ),
         Recipe(
             name="imagenette",
@@ -138,8 +138,8 @@ RECIPES: dict[str, Recipe] = {
             methods=_METHODS,
             paper=f"{_SIMSIAM}, appendix A",
             data="ImageNette (research use)",
-            expected="to be measured; lightly has kNN .872 for SimSiam (800 epochs, best one)",
-            cost="to be measured; needs a GPU",
+            expected="not measured; lightly has kNN .872 for SimSiam (800 epochs, best one)",
+            cost="not measured; needs a GPU",
         ),
         Recipe(
             name="imagenette-64",
@@ -147,8 +147,8 @@ RECIPES: dict[str, Recipe] = {
             methods=_METHODS,
             paper="settings of this library, for a CPU",
             data="ImageNette (research use)",
-            expected="to be measured",
-            cost="to be measured",
+            expected="linear .511, kNN .424 with VI-SimSiam (pixels .398, .225), seed 0",
+            cost="15 min of training on one CPU core",
         ),
     )
 }
