@@ -16,17 +16,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cognates.data.colour import grey, jitter_, jitter_order, plan_jitter, solarise
+from cognates.data.colour import ColourMaps, colour_maps, recolour, solarise
 from cognates.data.draws import ViewParameters, draw, fixed_draws
 from cognates.data.normalise import channel_statistics, normalisation
-from cognates.data.resample import (
-    Sums,
-    crop_taps,
-    gaussian_taps,
-    resample_rows,
-    sums,
-    transpose,
-)
+from cognates.data.resample import Taps, crop_taps, gaussian_taps, resample_rows, transpose
 from cognates.data.views import ViewSpec
 from cognates.errors import ConfigError
 from cognates.random import generator as folded_generator
@@ -63,9 +56,10 @@ def apply(
     r"""Make the views that `parameters` describe, one per image.
 
     Crop and flip: the antialiased bilinear filter of Pillow and torchvision on the cropped image.
-    Colour: torchvision's operations on floating-point images, clamped after each. Blur: a Gaussian
-    window of a tenth of the size. Everything is computed in float32, or in float64 for float64
-    views, and rounded to `dtype` once, at the end.
+    Colour: brightness, contrast, saturation, hue and grey as one affine map per image
+    (`colour_maps`), clamped to [0, 1] once. Blur: a Gaussian window of a tenth of the size.
+    Everything is computed in float32, or in float64 for float64 views, and rounded to `dtype` once,
+    at the end.
 
     Args:
         images: (n, c, h, w) uint8, or floating point in [0, 1]; c is 1 or 3.
@@ -84,8 +78,11 @@ def apply(
             box leaves them.
 
     Notes:
-        torchvision's Pillow backend rounds to eight bits after every operation, which no operation
-        here does: the two differ by a few steps of 1/255, most of it in its hue.
+        torchvision clamps after every colour operation, and its hue turns the hexagon of HSV. On
+        smooth images with saturated colours, some of them at the ends of the range, the jitter
+        (.4, .4, .4, .1) deviates from that by .036 in the mean and by less than .19 in 99 of 100
+        values, where the jitter itself changes them by .129. torchvision's Pillow backend also
+        rounds to eight bits after every operation.
 
     Example:
         >>> spec = ViewSpec(size=32)
@@ -98,29 +95,23 @@ def apply(
     n, channels = images.shape[:2]
     device, compute = images.device, torch.float64 if dtype == torch.float64 else torch.float32
     factor, shift = normalisation(channels, mean, std, device=device, dtype=compute)
-    order = jitter_order(parameters)
-    parameters = ViewParameters(*(field.index_select(0, order) for field in parameters))
-    place = order.to(device)
-    plan = plan_jitter(parameters, channels=channels, device=device, dtype=compute)
-    together = _together(images, size)
-    rows, columns = _crops(images, parameters, size, compute, together=together)
-    changes = _changes(parameters, channels)
+    rows, columns = _crops(images, parameters, size, compute)
+    maps = colour_maps(parameters, channels=channels, device=device, dtype=compute)
+    changes = _changes(parameters)
     views = torch.empty((n, size, size, channels), dtype=dtype, device=device)
+    together = _together(images, size)
     for start in range(0, n, together):
         part = slice(start, min(start + together, n))
-        made = images.index_select(0, place[part])
-        made = made.to(compute, memory_format=torch.contiguous_format)
+        made = images[part].to(compute, memory_format=torch.contiguous_format)
         made = transpose(resample_rows(made, rows.of(part)))
         made = resample_rows(made, columns.of(part))  # (m, c, x, y): columns before rows
-        jitter_(made.flatten(2), plan, start=start)
+        if maps is not None:
+            mapped = recolour(made.flatten(2), ColourMaps(*(kind[part] for kind in maps)))
+            made = mapped.view_as(made)
         for flags, change in changes:
             _change_(made, flags[part], parameters.sigma[part], change)
         made.mul_(factor).add_(shift)
-        if plan.jittered:
-            turned = torch.empty((len(made), *views.shape[1:]), dtype=dtype, device=device)
-            views.index_copy_(0, place[part], turned.copy_(made.permute(0, 3, 2, 1)))
-        else:  # nothing was sorted
-            views[part].copy_(made.permute(0, 3, 2, 1))
+        views[part].copy_(made.permute(0, 3, 2, 1))
     return views.permute(0, 3, 1, 2)
 
 
@@ -236,8 +227,8 @@ def _together(images: Tensor, size: int) -> int:
 
 
 def _crops(
-    images: Tensor, parameters: ViewParameters, size: int, dtype: torch.dtype, *, together: int
-) -> tuple[Sums, Sums]:
+    images: Tensor, parameters: ViewParameters, size: int, dtype: torch.dtype
+) -> tuple[Taps, Taps]:
     box = torch.stack([parameters.top, parameters.height, parameters.left, parameters.width])
     most = box.amax(dim=1).tolist() if box.numel() else [0, 1, 0, 1]
     top, height, left, width = box.unsqueeze(-1).to(images.device, dtype)
@@ -246,17 +237,12 @@ def _crops(
     columns = crop_taps(left, width, size, most=most[3], flip=flip)
     if images.dtype == torch.uint8:
         columns.weights.mul_(1 / 255)
-    kind = {"channels": images.shape[1], "together": together}
-    return (
-        sums(rows, length=images.shape[2], **kind),
-        sums(columns, length=images.shape[3], **kind),
-    )
+    return rows, columns
 
 
-def _changes(parameters: ViewParameters, channels: int) -> list[tuple[Tensor, _Change]]:
-    """Return which images change after the jitter and how, leaving out what changes none."""
+def _changes(parameters: ViewParameters) -> list[tuple[Tensor, _Change]]:
+    """Return which images change after their colours and how, leaving out what changes none."""
     changes: list[tuple[Tensor, _Change]] = [
-        (parameters.grey & (channels == 3), _dropped_colour),
         (parameters.blur, _blurred),
         (parameters.solarise, lambda some, _: solarise(some)),
     ]
@@ -271,15 +257,9 @@ def _change_(made: Tensor, flags: Tensor, sigma: Tensor, change: _Change) -> Non
         made.index_copy_(0, place, change(made.index_select(0, place), sigma[chosen]))
 
 
-def _dropped_colour(some: Tensor, _: Tensor) -> Tensor:
-    return grey(some.flatten(2)).expand(-1, some.shape[1], -1).view_as(some)
-
-
 def _blurred(some: Tensor, sigma: Tensor) -> Tensor:
     taps = gaussian_taps(sigma.to(some), some.shape[-1])
-    m, channels, size, _ = some.shape
-    wanted = sums(taps, channels=channels, length=size, together=m)
-    return transpose(resample_rows(transpose(resample_rows(some, wanted)), wanted))
+    return transpose(resample_rows(transpose(resample_rows(some, taps)), taps))
 
 
 def _check(images: Tensor, parameters: ViewParameters, size: int) -> None:

@@ -26,20 +26,9 @@ class Taps(NamedTuple):
     weights: Tensor
     """(n, o, t); over t they sum to the matrix's gain, 1 for a mean."""
 
-
-class Sums(NamedTuple):
-    """The weighted sums that make the rows of several images, as `embedding_bag` takes them."""
-
-    rows: Tensor
-    """(n, c o t) int32: rows in the table of all rows of the images worked on at once."""
-    weights: Tensor
-    """(n, c o t)"""
-    taps: int
-    """t"""
-
-    def of(self, part: slice) -> Sums:
-        """Return the sums of a slice of the images."""
-        return Sums(self.rows[part], self.weights[part], self.taps)
+    def of(self, part: slice) -> Taps:
+        """Return the matrices of a slice of the images."""
+        return Taps(self.positions[part], self.weights[part])
 
 
 def crop_taps(
@@ -118,34 +107,12 @@ def gaussian_taps(sigma: Tensor, size: int) -> Taps:
     return Taps(position.int().expand(n, size, -1), weight.unsqueeze(1).expand(n, size, -1))
 
 
-def sums(taps: Taps, *, channels: int, length: int, together: int) -> Sums:
-    """Lay out `taps` for images whose channels share them.
-
-    Args:
-        taps: of n images.
-        channels: of the images.
-        length: rows of the images.
-        together: the images come in parts of so many.
-
-    Returns:
-        The sums of all n images.
-    """
-    n, size, count = taps.positions.shape
-    image = torch.arange(n, device=taps.positions.device, dtype=torch.int32).remainder_(together)
-    channel = torch.arange(channels, device=image.device, dtype=torch.int32)
-    first = (image.view(n, 1, 1) * channels + channel.view(1, channels, 1)) * length
-    index = first + taps.positions.reshape(n, 1, size * count)
-    weight = taps.weights.reshape(n, 1, size * count).expand(n, channels, -1)
-    return Sums(index.flatten(1), weight.flatten(1), count)
-
-
-def resample_rows(images: Tensor, wanted: Sums) -> Tensor:
+def resample_rows(images: Tensor, taps: Taps) -> Tensor:
     r"""Return the images with their rows replaced by weighted sums of them.
 
     Args:
-        images: (m, c, h, w) floating point, contiguous: a part of those that `wanted` was laid
-            out for.
-        wanted: of these m images; weights of the images' dtype.
+        images: (m, c, h, w) floating point, contiguous.
+        taps: of these m images, shared by their channels; weights of the images' dtype.
 
     Returns:
         (m, c, o, w), contiguous.
@@ -153,17 +120,22 @@ def resample_rows(images: Tensor, wanted: Sums) -> Tensor:
     Example:
         >>> swap = Taps(torch.tensor([[[1], [0]]], dtype=torch.int32), torch.ones(1, 2, 1))
         >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-        >>> resample_rows(image, sums(swap, channels=1, length=2, together=1))[0, 0]
+        >>> resample_rows(image, swap)[0, 0]
         tensor([[3., 4.],
                 [1., 2.]])
     """
-    m, c, _, w = images.shape
-    index, weight = wanted.rows.reshape(-1), wanted.weights.reshape(-1)
-    bags = torch.arange(0, len(index), wanted.taps, device=images.device, dtype=torch.int32)
-    table = images.view(-1, w)
-    return embedding_bag(index, table, bags, mode="sum", per_sample_weights=weight).view(
-        m, c, -1, w
+    m, channels, height, width = images.shape
+    _, size, count = taps.positions.shape
+    whole = {"device": images.device, "dtype": torch.int32}
+    first = torch.arange(0, m * channels * height, height, **whole)
+    rows = first.view(m, channels, 1) + taps.positions.reshape(m, 1, size * count)
+    weights = taps.weights.reshape(m, 1, size * count).expand_as(rows)
+    bags = torch.arange(0, rows.numel(), count, **whole)
+    table = images.view(-1, width)
+    summed = embedding_bag(
+        rows.view(-1), table, bags, mode="sum", per_sample_weights=weights.reshape(-1)
     )
+    return summed.view(m, channels, size, width)
 
 
 def transpose(images: Tensor) -> Tensor:
