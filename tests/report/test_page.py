@@ -6,7 +6,8 @@ import pytest
 
 from cognates import report
 from cognates.errors import ConfigError, StorageError
-from cognates.report import collect, comparison, readings, statements
+from cognates.report import blocks, collect, comparison, readings, run, statements
+from cognates.training import record
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/a.png>&amp;"
 
@@ -238,3 +239,8 @@ def test_a_cut_gallery_is_one_sentence(fake_run, tmp_path):
     (folder / "gallery.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StorageError, match="gallery"):
         report.write([folder])
+
+
+def test_the_report_writes_a_time_as_the_log_does():
+    assert run.duration is statements.duration is record.duration
+    assert not hasattr(blocks, "duration")

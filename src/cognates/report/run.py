@@ -21,12 +21,12 @@ from cognates.report.blocks import (
     Tile,
     cell,
     difference,
-    duration,
     interval,
     number,
     percent,
 )
 from cognates.report.collect import Picture, RunRecord, flatten
+from cognates.training.record import duration
 from cognates.types import Result
 
 _SMALL = 65
