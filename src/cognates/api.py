@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -183,14 +182,16 @@ def evaluate(
         progress: called with one line of text after every step.
 
     Returns:
-        The results; also in `results.json`, or in `results-NAME.json` for another source.
+        The results; also in `results.json`, or in `results-NAME-HASH.json` for another source:
+        two folders of one name have two files.
 
     Raises:
         ConfigError: no finished run, or an unknown protocol.
-        DataError: the source cannot be used, or has no test images.
+        DataError: the source cannot be used, has no test images, or has no labels where every
+            protocol of `only` needs them.
     """
     from cognates.evaluation import suite
-    from cognates.evaluation.records import write_results
+    from cognates.evaluation.records import results_file, write_results
 
     suite.resolve(only)
     folder = run.path if isinstance(run, Run) else Path(run)
@@ -220,8 +221,10 @@ def evaluate(
         **options,
     )
     if not own:
-        name = re.sub(r"[^\w-]+", "-", test_images.dataset).strip("-")
-        write_results(folder / f"results-{name or 'other'}.json", results)
+        path = folder / results_file(test_images.dataset, source)
+        write_results(path, results)
+        if progress is not None:
+            progress(f"Records about {source}: {path}")
     return results
 
 

@@ -1,0 +1,56 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cognates
+from cognates.cli.main import main
+from cognates.errors import DataError
+
+
+@pytest.fixture
+def unlabelled(source, tmp_path):
+    """Return the SOURCE of the run's images without their labels."""
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    for name in ("train", "test"):
+        with np.load(Path(source.removeprefix("npz:")) / f"{name}.npz") as arrays:
+            np.savez(folder / f"{name}.npz", images=arrays["images"])
+    return f"npz:{folder}"
+
+
+def test_two_sources_of_one_name_keep_their_records_apart(run, source, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    own = (copy / "results.json").read_bytes()
+    for place in ("a", "b"):
+        shutil.copytree(source.removeprefix("npz:"), tmp_path / place / "photos")
+        data = f"npz:{tmp_path / place / 'photos'}"
+        assert main(["evaluate", str(copy), "--data", data, "--only", "spread"]) == 0
+        found = sorted(path.name for path in copy.glob("results-*.json"))
+        said = capsys.readouterr().err
+        assert any(name in said for name in found)
+    assert len(found) == 2
+    assert all(name.startswith("results-photos-") for name in found)
+    again = f"npz:{tmp_path / 'a' / '..' / 'b' / 'photos'}"
+    assert main(["evaluate", str(copy), "--data", again, "--only", "knn", "--quiet"]) == 0
+    assert sorted(path.name for path in copy.glob("results-*.json")) == found
+    assert (copy / "results.json").read_bytes() == own
+
+
+def test_only_protocols_that_need_labels_are_refused_where_there_are_none(run, unlabelled, fails):
+    said = fails("evaluate", run, "--data", unlabelled, "--only", "knn", "uncertainty")
+    assert "Expected labels for knn, deciles, auroc-error, got images without" in said
+    for free in ("view-retrieval", "spread", "sensitivity"):
+        assert free in said, free
+    with pytest.raises(DataError, match="Expected labels for linear"):
+        cognates.evaluate(run, unlabelled, only=["linear"], device="cpu")
+
+
+def test_one_protocol_that_needs_no_labels_is_enough(run, unlabelled, capsys):
+    arguments = ["evaluate", str(run), "--data", unlabelled, "--only", "knn", "spread"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "no labels: knn not run" in said.err
+    assert "spread, effective-rank" in said.out
