@@ -116,6 +116,21 @@ def test_without_labels_the_label_free_protocols_run_and_the_rest_is_said_to_be_
         assert set(gallery["label"].tolist()) == {""}
 
 
+def test_only_protocols_that_need_labels_are_refused_before_a_pass(
+    method, unlabelled, make_features, spec, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(type(method), "embed", None)
+    wanted = (
+        "Expected labels for knn, linear, got .*: without labels view-retrieval, spread and sens"
+    )
+    with pytest.raises(DataError, match=wanted):
+        evaluate(method, *unlabelled, views=[spec], out=tmp_path, only=["linear", "knn"], **KIND)
+    assert not list(tmp_path.iterdir())
+    features = replace(make_features(40), targets={})
+    with pytest.raises(DataError, match="Expected labels for deciles, auroc-error"):
+        run_protocols({"train": features, "test": features}, only=["uncertainty"])
+
+
 def test_a_failed_protocol_writes_a_record_with_the_error_and_the_others_go_on(
     make_features, tmp_path: Path, monkeypatch
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cognates.data.images import Images
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap
 from cognates.evaluation.ranks import require_finite
@@ -31,7 +32,7 @@ def subjects(
     return found
 
 
-def has_labels(train: Features, test: Features) -> bool:
+def has_labels(train: Features | Images, test: Features | Images) -> bool:
     """Return whether both splits have one class per image."""
     return all(TARGET in f.targets and np.ndim(f.targets[TARGET]) == 1 for f in (train, test))
 
