@@ -178,7 +178,7 @@ def evaluate(
         data: another SOURCE than the run's own.
         only: names of protocols or of their groups; None: all.
         device: "auto", "cpu" or "cuda".
-        grid: penalties that the linear probes try; None: the protocol's.
+        grid: penalties that the linear probes try, at least 1; None: the protocol's.
         progress: called with one line of text after every step.
 
     Returns:
@@ -186,7 +186,7 @@ def evaluate(
         two folders of one name have two files.
 
     Raises:
-        ConfigError: no finished run, or an unknown protocol.
+        ConfigError: no finished run, an unknown protocol, or a grid below 1.
         DataError: the source cannot be used, has no test images, or has no labels where every
             protocol of `only` needs them.
     """
@@ -194,6 +194,8 @@ def evaluate(
     from cognates.evaluation.records import results_file, write_results
 
     suite.resolve(only)
+    if grid is not None and grid < 1:
+        raise ConfigError(f"Expected a grid of at least 1 penalty, got {grid}.")
     folder = run.path if isinstance(run, Run) else Path(run)
     model = Model.read(folder, device=device)
     source = data or model.config.data.source

@@ -6,7 +6,7 @@ import pytest
 
 import cognates
 from cognates.cli.main import main
-from cognates.errors import DataError
+from cognates.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -54,3 +54,11 @@ def test_one_protocol_that_needs_no_labels_is_enough(run, unlabelled, capsys):
     said = capsys.readouterr()
     assert "no labels: knn not run" in said.err
     assert "spread, effective-rank" in said.out
+
+
+@pytest.mark.parametrize("grid", [0, -3])
+def test_a_grid_without_a_penalty_is_refused_in_python_as_on_the_command_line(run, fails, grid):
+    sentence = f"Expected a grid of at least 1 penalty, got {grid}."
+    assert sentence in fails("evaluate", run, "--grid", grid)
+    with pytest.raises(ConfigError, match=sentence):
+        cognates.evaluate(run, grid=grid, device="cpu")

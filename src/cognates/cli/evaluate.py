@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cognates.cli.options import OptionalSource, RunFolder, Whole, Words
-from cognates.errors import ConfigError
 
 if TYPE_CHECKING:
     from cognates.types import Result
@@ -39,8 +38,6 @@ class Command:
         """Evaluate and print the table; return 1 if every protocol failed."""
         from cognates import api
 
-        if self.grid is not None and self.grid < 1:
-            raise ConfigError(f"Expected a grid of at least 1 penalty, got {self.grid}.")
         results = api.evaluate(
             self.path,
             self.data,
