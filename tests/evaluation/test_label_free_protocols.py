@@ -18,7 +18,12 @@ from cognates.evaluation.sensitivity import (
     sensitivity,
     sweep,
 )
-from cognates.evaluation.spread import effective_rank, representation_spread, spread
+from cognates.evaluation.spread import (
+    effective_rank,
+    representation_spread,
+    spread,
+    spread_interval,
+)
 
 
 def test_the_other_view_is_found_where_it_is_the_nearest(make_features) -> None:
@@ -120,6 +125,42 @@ def test_directions_uniform_on_the_sphere_have_spread_one(make_features) -> None
     assert found["effective-rank", "untrained"].value == 1
     assert found["effective-rank", "trained"].interval == "none"
     assert found["effective-rank", "trained"].low is None
+
+
+@pytest.mark.parametrize("n", [10, 40])
+def test_the_interval_of_the_spread_holds_its_value_and_that_of_the_population(n) -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        x = generator.normal(size=(n, 64))
+        low, high = spread_interval(x)
+        assert 0 <= low <= spread(x) <= high <= 1
+        covered += low <= 1 <= high  # the directions are uniform on the sphere: spread 1
+    assert covered >= 90  # of 100; a covering of .95 gives fewer than 90 with probability .01
+
+
+def test_the_interval_of_the_spread_is_the_jackknife_written_out(monkeypatch) -> None:
+    x = np.random.default_rng(1).normal(size=(12, 5)) + 1.0
+    left_out = np.array([spread(np.delete(x, i, axis=0)) for i in range(12)])
+    corrected = 12 * spread(x) - 11 * left_out.mean()
+    error = np.sqrt(11 * left_out.var())
+    half = 2.200985 * error  # t(.975, 11)
+    expected = (min(spread(x), corrected - half), min(1.0, corrected + half))
+    assert spread_interval(x) == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr("cognates.evaluation.spread._ELEMENTS", 15)
+    assert spread_interval(x) == pytest.approx(expected, rel=1e-6)
+    assert expected[0] < spread(x) < corrected  # the value is biased downwards
+
+
+def test_the_spread_of_fewer_than_ten_images_has_no_interval(make_features) -> None:
+    nine, ten = (
+        representation_spread(make_features(n), make_features(n, seed=1), seed=0)[0]
+        for n in (9, 10)
+    )
+    assert (nine.low, nine.high, nine.interval) == (None, None, "none")
+    assert (ten.interval, ten.metric) == ("jackknife-images", "spread")
+    assert 0 <= ten.low <= ten.value <= ten.high <= 1
+    assert ten.low < ten.high
 
 
 def test_a_crop_is_the_resized_centre_and_a_blur_keeps_the_mean_of_flat_images() -> None:

@@ -93,7 +93,12 @@ PROTOCOLS = {
         Protocol(
             name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
         ),
-        Protocol(name="spread", run=representation_spread, summary="spread and effective rank"),
+        Protocol(
+            name="spread",
+            run=representation_spread,
+            summary="spread and effective rank",
+            version=2,
+        ),
         Protocol(
             name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
         ),
