@@ -57,8 +57,14 @@ def test_one_call_gives_all_records_files_and_progress(
     assert kept == sorted(
         ["trained-train", "trained-test", "untrained-train", "untrained-test", "pixels-train",
          "pixels-test", "trained-crop-test", "trained-blur-test"]
+        + [f"trained-{c}-{s}-test" for c in ("crop", "blur")
+           for s in ("norm", "knn-distance", "view-disagreement")]
         + [f"{s}-view{v}-test" for s in ("trained", "untrained", "pixels") for v in (1, 2)]
     )  # fmt: skip
+    beside = [r.metric for r in results if r.protocol == "sensitivity"]
+    assert len(beside) == 2 * (2 + 3 * 3)
+    assert {"crop-per-image", "crop-per-image/norm", "blur-overall/knn-distance",
+            "blur-per-image/default-minus-view-disagreement"} <= set(beside)  # fmt: skip
     assert any(line.startswith("knn:") and "accuracy" in line for line in lines)
     with np.load(tmp_path / "gallery.npz", allow_pickle=False) as gallery:
         assert gallery["pixels"].shape == (40, 1, 16, 16)
