@@ -6,7 +6,7 @@ import pytest
 
 from cognates import report
 from cognates.errors import ConfigError, StorageError
-from cognates.report import blocks, collect, comparison, readings, run, statements
+from cognates.report import blocks, collect, comparison, differences, readings, run, statements
 from cognates.training import record
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/a.png>&amp;"
@@ -125,7 +125,7 @@ def test_seeds_are_grouped_and_every_other_difference_is_named(fake_run, tmp_pat
     ]
     groups = collect.group([collect.read(run) for run in runs])
     assert [(g.name, len(g.runs)) for g in groups] == [("a", 3), ("b", 3)]
-    assert collect.differences(groups) == [("method.dim", ["512", "64"])]
+    assert differences.between(groups) == [("method.dim", ["512", "64"])]
     text = report.write(runs, tmp_path / "all.html").read_text(encoding="utf8")
     assert "6 runs in 2 configurations" in text
     assert "b − a (3 seeds shared)" in text

@@ -232,15 +232,20 @@ def sensitivities(record: RunRecord) -> list[Sensitivity]:
     return found
 
 
-def comparable(record: RunRecord) -> dict[str, tuple[float, bool]]:
-    """Return what runs are compared by: {label: (value when trained, is it a fraction)}."""
-    found = {f"{row.label}, %": (row.trained.value, True) for row in accuracies(record)}
+def compared(record: RunRecord) -> dict[str, tuple[Result, bool]]:
+    """Return what runs are compared by: {label: (result when trained, is it a fraction)}."""
+    found = {f"{row.label}, %": (row.trained, True) for row in accuracies(record)}
     own = own_score(record)
     if own is not None:
-        found["Uncertainty finds errors, AUROC"] = (own.result.value, False)
+        found["Uncertainty finds errors, AUROC"] = (own.result, False)
     for row in label_free(record):
-        found[row.label] = (row.trained.value, row.fraction)
+        found[row.label] = (row.trained, row.fraction)
     return found
+
+
+def comparable(record: RunRecord) -> dict[str, tuple[float, bool]]:
+    """Return the values of `compared`."""
+    return {label: (r.value, fraction) for label, (r, fraction) in compared(record).items()}
 
 
 def last(record: RunRecord, name: str) -> float | None:
