@@ -229,8 +229,8 @@ def evaluate(
         size: height and width of the test view.
         mean: per channel, as in training.
         std: per channel, as in training.
-        untrained: the same architecture freshly initialised, in eval mode, on `device`; None:
-            without that subject.
+        untrained: the same architecture freshly initialised, in eval mode, on `device`, its batch
+            norm as it starts (see `evaluation.subjects`); None: without that subject.
         out: the run directory: features are kept in `features/`, records go to `results.json`,
             images to `gallery.npz`. Records of protocols that are not run now stay if they are
             about the same features. None: nothing is written.
