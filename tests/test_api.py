@@ -163,6 +163,21 @@ def test_evaluate_returns_what_it_writes(run):
         cognates.evaluate(run, only=["knnn"])
 
 
+def test_the_untrained_baseline_has_the_batch_norm_that_it_starts_with(run, monkeypatch):
+    from cognates.evaluation import suite
+
+    given = []
+    monkeypatch.setattr(suite, "evaluate", lambda *_, **options: given.append(options) or [])
+    cognates.evaluate(run, device="cpu")
+    parts = given[0]["untrained"].modules()
+    norms = [part for part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) >= 3
+    for norm in norms:
+        assert not norm.training
+        assert (norm.running_mean == 0).all()
+        assert (norm.running_var == 1).all()
+
+
 def test_any_module_is_an_encoder_and_must_be_brought_again(source, tmp_path):
     class Mine(nn.Module):
         def __init__(self):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -179,20 +178,24 @@ def evaluate(
         data: another SOURCE than the run's own.
         only: names of protocols or of their groups; None: all.
         device: "auto", "cpu" or "cuda".
-        grid: penalties that the linear probes try; None: the protocol's.
+        grid: penalties that the linear probes try, at least 1; None: the protocol's.
         progress: called with one line of text after every step.
 
     Returns:
-        The results; also in `results.json`, or in `results-NAME.json` for another source.
+        The results; also in `results.json`, or in `results-NAME-HASH.json` for another source:
+        two folders of one name have two files.
 
     Raises:
-        ConfigError: no finished run, or an unknown protocol.
-        DataError: the source cannot be used, or has no test images.
+        ConfigError: no finished run, an unknown protocol, or a grid below 1.
+        DataError: the source cannot be used, has no test images, or has no labels where every
+            protocol of `only` needs them.
     """
     from cognates.evaluation import suite
-    from cognates.evaluation.records import write_results
+    from cognates.evaluation.records import results_file, write_results
 
     suite.resolve(only)
+    if grid is not None and grid < 1:
+        raise ConfigError(f"Expected a grid of at least 1 penalty, got {grid}.")
     folder = run.path if isinstance(run, Run) else Path(run)
     model = Model.read(folder, device=device)
     source = data or model.config.data.source
@@ -220,8 +223,10 @@ def evaluate(
         **options,
     )
     if not own:
-        name = re.sub(r"[^\w-]+", "-", test_images.dataset).strip("-")
-        write_results(folder / f"results-{name or 'other'}.json", results)
+        path = folder / results_file(test_images.dataset, source)
+        write_results(path, results)
+        if progress is not None:
+            progress(f"Records about {source}: {path}")
     return results
 
 

@@ -130,7 +130,7 @@ def test_evaluating_another_source_leaves_the_runs_own_results_alone(run, tmp_pa
     data = f"npz:{tmp_path / 'other'}"
     assert main(["evaluate", str(run), "--data", data, "--only", "knn", "--quiet"]) == 0
     assert (run / "results.json").read_bytes() == before
-    assert len(list(run.glob("results-*.json"))) == 1
+    assert len(list(run.glob("results-other-*.json"))) == 1
 
 
 def test_without_labels_evaluate_says_so_and_succeeds(run, tmp_path, source, capsys):

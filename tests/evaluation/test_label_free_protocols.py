@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from cognates.errors import DataError
+from cognates.evaluation.features import Transform, extract, score_views
+from cognates.evaluation.knn import knn_distance
 from cognates.evaluation.ranks import spearman
 from cognates.evaluation.retrieval import retrieved, view_retrieval
 from cognates.evaluation.sensitivity import (
@@ -18,7 +20,12 @@ from cognates.evaluation.sensitivity import (
     sensitivity,
     sweep,
 )
-from cognates.evaluation.spread import effective_rank, representation_spread, spread
+from cognates.evaluation.spread import (
+    effective_rank,
+    representation_spread,
+    spread,
+    spread_interval,
+)
 
 
 def test_the_other_view_is_found_where_it_is_the_nearest(make_features) -> None:
@@ -122,6 +129,42 @@ def test_directions_uniform_on_the_sphere_have_spread_one(make_features) -> None
     assert found["effective-rank", "trained"].low is None
 
 
+@pytest.mark.parametrize("n", [10, 40])
+def test_the_interval_of_the_spread_holds_its_value_and_that_of_the_population(n) -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        x = generator.normal(size=(n, 64))
+        low, high = spread_interval(x)
+        assert 0 <= low <= spread(x) <= high <= 1
+        covered += low <= 1 <= high  # the directions are uniform on the sphere: spread 1
+    assert covered >= 90  # of 100; a covering of .95 gives fewer than 90 with probability .01
+
+
+def test_the_interval_of_the_spread_is_the_jackknife_written_out(monkeypatch) -> None:
+    x = np.random.default_rng(1).normal(size=(12, 5)) + 1.0
+    left_out = np.array([spread(np.delete(x, i, axis=0)) for i in range(12)])
+    corrected = 12 * spread(x) - 11 * left_out.mean()
+    error = np.sqrt(11 * left_out.var())
+    half = 2.200985 * error  # t(.975, 11)
+    expected = (min(spread(x), corrected - half), min(1.0, corrected + half))
+    assert spread_interval(x) == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr("cognates.evaluation.spread._ELEMENTS", 15)
+    assert spread_interval(x) == pytest.approx(expected, rel=1e-6)
+    assert expected[0] < spread(x) < corrected  # the value is biased downwards
+
+
+def test_the_spread_of_fewer_than_ten_images_has_no_interval(make_features) -> None:
+    nine, ten = (
+        representation_spread(make_features(n), make_features(n, seed=1), seed=0)[0]
+        for n in (9, 10)
+    )
+    assert (nine.low, nine.high, nine.interval) == (None, None, "none")
+    assert (ten.interval, ten.metric) == ("jackknife-images", "spread")
+    assert 0 <= ten.low <= ten.value <= ten.high <= 1
+    assert ten.low < ten.high
+
+
 def test_a_crop_is_the_resized_centre_and_a_blur_keeps_the_mean_of_flat_images() -> None:
     images = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
     images[..., 4:12, 4:12] = 1
@@ -146,7 +189,10 @@ def test_a_blur_is_scipys_gaussian_filter() -> None:
 def test_the_sweep_is_the_methods_score_of_the_changed_test_view(method, images, spec) -> None:
     kind = {"views": [spec], "size": 16, "mean": (0.3,), "std": (0.2,)}
     swept = sweep(method, images[1], batch_size=7, limit=25, **kind)
-    assert set(swept) == {"crop-test", "blur-test"}
+    assert set(swept) == {
+        *("crop-test", "crop-norm-test", "crop-view-disagreement-test"),
+        *("blur-test", "blur-norm-test", "blur-view-disagreement-test"),
+    }
     crops = swept["crop-test"]
     assert list(crops.scores) == [f"{level:.2f}" for level in CROPS]
     assert len(swept["blur-test"].scores) == len(BLURS)
@@ -157,6 +203,66 @@ def test_the_sweep_is_the_methods_score_of_the_changed_test_view(method, images,
     assert np.allclose(crops.scores["0.45"], expected, atol=1e-5)
     whole = sweep(method, images[1], batch_size=40, limit=25, **kind)
     assert np.allclose(whole["crop-test"].scores["0.45"], crops.scores["0.45"], atol=1e-6)
+
+
+def test_the_sweep_scores_the_baselines_of_the_changed_test_view(
+    method, images, spec, monkeypatch
+) -> None:
+    kind = {"views": [spec], "size": 16, "mean": (0.3,), "std": (0.2,)}
+    monkeypatch.setattr("cognates.evaluation.sensitivity.FEW", 9)
+    bank = extract(method, images[0], **kind)
+    swept = sweep(method, images[1], bank=bank, batch_size=7, limit=25, **kind)
+    assert len(swept) == 8
+    rows = swept["blur-test"].index
+    pixels = torch.from_numpy(images[1].pixels[rows]).float() / 255
+    changed = replace(images[1], pixels=(pixels * 255).byte().numpy(), path=None, targets={})
+    at = Transform.of(16, (0.3,), (0.2,))
+    with torch.no_grad():
+        representation, scores = score_views(method, blur(pixels, 0.04), spec=spec, transform=at)
+    assert np.allclose(swept["blur-norm-test"].scores["0.04"], scores["norm"], atol=1e-5)
+    seen = replace(bank, representation=representation, index=rows, path=None, targets={})
+    distance = swept["blur-knn-distance-test"].scores["0.04"]
+    assert np.allclose(distance, knn_distance(bank, seen), atol=1e-6)
+    few = swept["blur-view-disagreement-test"]
+    assert len(few.index) == 9
+    assert set(few.index) <= set(rows)
+    expected = scores["view-disagreement"][np.isin(rows, few.index)]
+    assert np.allclose(few.scores["0.04"], expected, atol=1e-6)
+    # severity 0 is the plain test view
+    plain = extract(method, changed, **kind)
+    assert np.allclose(swept["crop-norm-test"].scores["0.00"], plain.scores["norm"], atol=1e-5)
+
+
+def test_sensitivity_stands_beside_the_baselines_with_paired_differences(make_features) -> None:
+    blank = replace(make_features(30), representation=np.empty((30, 0), dtype=np.float32))
+    noise = np.random.default_rng(0).normal(size=(30, 6))
+    rising = {f"{s:.2f}": s + 0.05 * noise[:, i] for i, s in enumerate(CROPS)}
+    falling = {level: -values for level, values in rising.items()}
+    few = replace(
+        blank, representation=blank.representation[:7], index=np.arange(3, 10), targets={}
+    )
+    others = {
+        "crop-test": replace(blank, scores=rising, default_score="concentration"),
+        "blur-test": replace(blank, scores=rising, default_score="concentration"),
+        "crop-norm-test": replace(blank, scores=falling, default_score="norm"),
+        "crop-view-disagreement-test": replace(
+            few, scores={k: v[3:10] for k, v in falling.items()}, default_score="view-disagreement"
+        ),
+    }
+    found = sensitivity(blank, blank, seed=0, others=others)
+    results = {r.metric: r for r in found}
+    assert len(found) == len(results) == 4 + 3 + 3
+    own = results["crop-per-image"]
+    assert own.flags == ("default",)
+    assert results["crop-per-image/norm"].value == pytest.approx(-own.value)
+    gap = results["crop-per-image/default-minus-norm"]
+    assert gap.value == pytest.approx(2 * own.value)
+    assert 0 < gap.low <= gap.value <= gap.high <= 2
+    some = results["crop-per-image/default-minus-view-disagreement"]
+    table = np.stack([rising[level][3:10] for level in rising], axis=1)
+    assert some.value == pytest.approx(2 * per_image_spearman(table, np.array(CROPS)).mean())
+    assert (some.n, gap.n, own.n) == (7, 30, 30)
+    assert results["crop-overall/view-disagreement"].flags == ("eight-passes",)
 
 
 def test_the_sweep_works_for_a_method_whose_score_is_derived(

@@ -57,8 +57,14 @@ def test_one_call_gives_all_records_files_and_progress(
     assert kept == sorted(
         ["trained-train", "trained-test", "untrained-train", "untrained-test", "pixels-train",
          "pixels-test", "trained-crop-test", "trained-blur-test"]
+        + [f"trained-{c}-{s}-test" for c in ("crop", "blur")
+           for s in ("norm", "knn-distance", "view-disagreement")]
         + [f"{s}-view{v}-test" for s in ("trained", "untrained", "pixels") for v in (1, 2)]
     )  # fmt: skip
+    beside = [r.metric for r in results if r.protocol == "sensitivity"]
+    assert len(beside) == 2 * (2 + 3 * 3)
+    assert {"crop-per-image", "crop-per-image/norm", "blur-overall/knn-distance",
+            "blur-per-image/default-minus-view-disagreement"} <= set(beside)  # fmt: skip
     assert any(line.startswith("knn:") and "accuracy" in line for line in lines)
     with np.load(tmp_path / "gallery.npz", allow_pickle=False) as gallery:
         assert gallery["pixels"].shape == (40, 1, 16, 16)
@@ -114,6 +120,21 @@ def test_without_labels_the_label_free_protocols_run_and_the_rest_is_said_to_be_
     assert all(name in said[0] for name in LABELLED)
     with np.load(tmp_path / "gallery.npz", allow_pickle=False) as gallery:
         assert set(gallery["label"].tolist()) == {""}
+
+
+def test_only_protocols_that_need_labels_are_refused_before_a_pass(
+    method, unlabelled, make_features, spec, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(type(method), "embed", None)
+    wanted = (
+        "Expected labels for knn, linear, got .*: without labels view-retrieval, spread and sens"
+    )
+    with pytest.raises(DataError, match=wanted):
+        evaluate(method, *unlabelled, views=[spec], out=tmp_path, only=["linear", "knn"], **KIND)
+    assert not list(tmp_path.iterdir())
+    features = replace(make_features(40), targets={})
+    with pytest.raises(DataError, match="Expected labels for deciles, auroc-error"):
+        run_protocols({"train": features, "test": features}, only=["uncertainty"])
 
 
 def test_a_failed_protocol_writes_a_record_with_the_error_and_the_others_go_on(

@@ -153,3 +153,11 @@ def test_a_constant_score_gives_deciles_of_chance(make_features) -> None:
 def test_fewer_than_ten_images_have_no_deciles(pair, make_features) -> None:
     with pytest.raises(DataError, match="at least 10"):
         deciles(pair[0], make_features(9, seed=1), seed=0, grid=4)
+
+
+@pytest.mark.parametrize("protocol", [auroc_error, deciles])
+def test_the_grid_of_the_probe_whose_errors_are_ranked_is_recorded(make_features, protocol) -> None:
+    train, test = make_features(90, separation=0.5), make_features(60, separation=0.5, seed=1)
+    results = protocol(train, test, seed=0, grid=3)
+    assert len(results) > 5
+    assert {r.settings["grid"] for r in results} == {3}

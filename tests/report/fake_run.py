@@ -72,8 +72,14 @@ def results(*, labels=True, shift=0.0):
         add("view-retrieval", "r-at-1", value, 0.01, subject=subject)
     add("spread", "effective-rank", 88.2, low=None, high=None)
     add("spread", "spread", 0.71)
-    add("sensitivity", "crop-per-image", 0.62, 0.05)
-    add("sensitivity", "blur-per-image", 0.48, 0.05)
+    for change, value in (("crop", 0.62), ("blur", 0.48)):
+        swept = {"protocol": "sensitivity", "half": 0.05}
+        own = {"settings": {"score": "concentration"}, "flags": ("default",)}
+        add(metric=f"{change}-per-image", value=value, **swept, **own)
+        for score, beside in (("norm", 0.31), ("knn-distance", 0.55), ("view-disagreement", 0.5)):
+            metric = f"{change}-per-image"
+            add(metric=f"{metric}/{score}", value=beside, settings={"score": score}, **swept)
+            add(metric=f"{metric}/default-minus-{score}", value=value - beside, **swept, **own)
     return found
 
 

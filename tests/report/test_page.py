@@ -6,7 +6,8 @@ import pytest
 
 from cognates import report
 from cognates.errors import ConfigError, StorageError
-from cognates.report import collect, comparison, readings, statements
+from cognates.report import blocks, collect, comparison, differences, readings, run, statements
+from cognates.training import record
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/a.png>&amp;"
 
@@ -90,6 +91,23 @@ def test_without_labels_the_page_says_so_and_shows_what_needs_none(fake_run, tmp
     assert 'class="small"' not in text
 
 
+def test_sensitivity_stands_beside_the_scores_that_any_method_has(fake_run, tmp_path):
+    folder = fake_run.write(tmp_path / "photos", labels=False)
+    found_run = collect.read(folder)
+    part = run.without_labels(found_run)
+    table = part.tables[1]
+    names = ["concentration", "norm", "knn-distance", "view-disagreement"]
+    assert [column.label for column in table.columns] == names
+    assert len(table.rows) == 4
+    assert [cell.value for cell in table.rows[0].cells] == ["0.620", "0.310", "0.550", "0.500"]
+    assert [cell.value for cell in table.rows[1].cells] == ["", "+0.310", "+0.070", "+0.120"]
+    assert [cell.tone for cell in table.rows[3].cells] == ["", "up", "down", ""]
+    rows = json.loads((folder / "results.json").read_text())
+    rows = [row for row in rows if "/" not in row["metric"]]
+    (folder / "results.json").write_text(json.dumps(rows))
+    assert len(run.without_labels(collect.read(folder)).tables) == 1
+
+
 def test_a_run_that_was_not_evaluated_still_has_a_page(fake_run, tmp_path):
     folder = fake_run.write(tmp_path / "fresh")
     for name in ("results.json", "gallery.npz", "data.json", "unreadable.txt", "environment.json"):
@@ -107,7 +125,7 @@ def test_seeds_are_grouped_and_every_other_difference_is_named(fake_run, tmp_pat
     ]
     groups = collect.group([collect.read(run) for run in runs])
     assert [(g.name, len(g.runs)) for g in groups] == [("a", 3), ("b", 3)]
-    assert collect.differences(groups) == [("method.dim", ["512", "64"])]
+    assert differences.between(groups) == [("method.dim", ["512", "64"])]
     text = report.write(runs, tmp_path / "all.html").read_text(encoding="utf8")
     assert "6 runs in 2 configurations" in text
     assert "b − a (3 seeds shared)" in text
@@ -225,7 +243,7 @@ def test_a_damaged_json_file_is_one_sentence_with_its_name(fake_run, tmp_path, n
         report.write([folder])
 
 
-def test_a_metrics_line_that_is_no_record_is_named(fake_run, tmp_path):
+def test_a_metrics_line_that_is_no_found_runis_named(fake_run, tmp_path):
     folder = fake_run.write(tmp_path / "run")
     (folder / "metrics.jsonl").write_text('{"step": 1}\n3\n')
     with pytest.raises(StorageError, match="line 2"):
@@ -238,3 +256,8 @@ def test_a_cut_gallery_is_one_sentence(fake_run, tmp_path):
     (folder / "gallery.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StorageError, match="gallery"):
         report.write([folder])
+
+
+def test_the_report_writes_a_time_as_the_log_does():
+    assert run.duration is statements.duration is record.duration
+    assert not hasattr(blocks, "duration")

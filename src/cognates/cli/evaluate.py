@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cognates.cli.options import OptionalSource, RunFolder, Whole, Words
-from cognates.errors import ConfigError
 
 if TYPE_CHECKING:
     from cognates.types import Result
@@ -19,7 +18,7 @@ class Command:
     """Measure a run beside raw pixels and its own untrained encoder.
 
     Without labels the protocols that need them are left out, and that is said. The values go into
-    results.json in the run's folder.
+    results.json in the run's folder, those of another source into results-NAME-HASH.json.
     """
 
     path: RunFolder
@@ -36,11 +35,9 @@ class Command:
     """Print nothing but errors."""
 
     def run(self) -> int:
-        """Evaluate and print the table; return 1 if nothing could be measured."""
+        """Evaluate and print the table; return 1 if every protocol failed."""
         from cognates import api
 
-        if self.grid is not None and self.grid < 1:
-            raise ConfigError(f"Expected a grid of at least 1 penalty, got {self.grid}.")
         results = api.evaluate(
             self.path,
             self.data,

@@ -10,7 +10,7 @@ from cognates.data import names
 from cognates.data.splits import Source, Split
 from cognates.errors import CognatesError, ConfigError, DataError, nearest
 
-__all__ = ["SCHEMES", "Source", "Split", "describe", "open_source"]
+__all__ = ["SCHEMES", "Source", "Split", "absolute", "describe", "open_source"]
 
 
 def open_source(spec: str) -> Source:
@@ -70,6 +70,20 @@ def describe(spec: str) -> dict[str, Any]:
     from cognates.data.summary import summarise
 
     return summarise(open_source(spec), spec)
+
+
+def absolute(spec: str) -> str:
+    """Return `spec` with the whole path of its folder or file, the same from wherever it is called.
+
+    Example:
+        >>> absolute("folder:a/../photos") == absolute("folder:photos/"), absolute("cifar10")
+        (True, 'cifar10')
+    """
+    scheme, colon, rest = spec.partition(":")
+    if not colon:
+        return spec
+    path = Path(rest).expanduser()
+    return f"{scheme}:{path.resolve()}" if scheme != "hub" or path.exists() else spec
 
 
 def _open_folder(rest: str) -> Source:

@@ -24,9 +24,11 @@ from cognates.evaluation.features import (
     view_pair,
     view_pixels,
 )
-from cognates.evaluation.sensitivity import sweep
+from cognates.evaluation.knn import DISTANCE
+from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
 from cognates.evaluation.store import cache_key, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET
+from cognates.evaluation.uncertainty import LABEL_FREE
 from cognates.methods.base import Method
 from cognates.types import Features
 
@@ -93,7 +95,7 @@ class FeaturePass:
                 sides = self._views(subject, owner, test, weights)
                 found |= {f"{prefix}{name}": side for name, side in sides.items()}
         if with_sweeps:
-            found |= self._sweeps(method, test)
+            found |= self._sweeps(method, train, found["train"], test)
         return found, hashes
 
     def _split(
@@ -133,23 +135,27 @@ class FeaturePass:
             for number in (0, 1)
         }
 
-    def _sweeps(self, method: Method, test: Images) -> dict[str, Features]:
+    def _sweeps(
+        self, method: Method, train: Images, bank: Features, test: Images
+    ) -> dict[str, Features]:
         made: dict[str, Features] = {}
 
         def one(name: str) -> Features:
             if not made:
-                made.update(sweep(method, test, seed=self.seed, **self._input()))
+                made.update(sweep(method, test, bank=bank, seed=self.seed, **self._input()))
             return made[name]
 
         weights = weights_digest(method)
-        return {
-            name: self._kept(
-                f"trained-{name}",
-                self._key(test, weights, sweep=name, specs=self._specs(1), seed=self.seed),
-                lambda name=name: one(name),
-            )
-            for name in ("crop-test", "blur-test")
-        }
+        found = {}
+        for score in dict.fromkeys((method.default_score, *LABEL_FREE)):
+            against = {"bank": self._key(train, weights)} if score == DISTANCE else {}
+            for change in CHANGES:
+                name = sweep_name(change, score, method.default_score)
+                key = self._key(
+                    test, weights, sweep=name, specs=self._specs(1), seed=self.seed, **against
+                )
+                found[name] = self._kept(f"trained-{name}", key, lambda name=name: one(name))
+        return found
 
     def _input(self) -> _Input:
         return {

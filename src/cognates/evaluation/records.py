@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
+from cognates.data.sources import absolute
 from cognates.errors import ConfigError, StorageError
 from cognates.evaluation.store import replace
 from cognates.types import Result
 
 SUBJECTS = ("trained", "untrained", "pixels")
+
+
+def results_file(dataset: str, source: str) -> str:
+    """Return the file, in a run's folder, of the records about another SOURCE than the run's own.
+
+    The data set's name is for people; the hash of the whole SOURCE keeps two folders of one name
+    apart.
+
+    Example:
+        >>> results_file("photos", "folder:/a/photos"), results_file("photos", "folder:/b/photos")
+        ('results-photos-776b660a.json', 'results-photos-fa3a990a.json')
+    """
+    name = re.sub(r"[^\w-]+", "-", dataset).strip("-") or "other"
+    # 32 bits: two of a hundred sources fall together with probability 1e-6.
+    digest = hashlib.sha256(absolute(source).encode("utf8", "surrogateescape")).hexdigest()[:8]
+    return f"results-{name}-{digest}.json"
 
 
 def write_results(path: str | Path, results: Sequence[Result]) -> None:

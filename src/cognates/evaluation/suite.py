@@ -16,7 +16,7 @@ import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
-from cognates.errors import ConfigError, nearest
+from cognates.errors import ConfigError, DataError, nearest
 from cognates.evaluation import linear
 from cognates.evaluation.features import Transform
 from cognates.evaluation.few_labels import few_labels
@@ -93,7 +93,12 @@ PROTOCOLS = {
         Protocol(
             name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
         ),
-        Protocol(name="spread", run=representation_spread, summary="spread and effective rank"),
+        Protocol(
+            name="spread",
+            run=representation_spread,
+            summary="spread and effective rank",
+            version=2,
+        ),
         Protocol(
             name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
         ),
@@ -155,12 +160,14 @@ def run_protocols(
 
     Raises:
         ConfigError: an unknown protocol is named.
+        DataError: every protocol of `only` needs labels, and there are none.
     """
     say = progress or (lambda line: None)
     train, test = features["train"], features["test"]
     others = {name: value for name, value in features.items() if name not in ("train", "test")}
     chosen = resolve(only)
     labelled = has_labels(train, test)
+    _require_measurable(chosen, test.dataset, labelled=labelled)
     if not labelled and any(protocol.needs_labels for protocol in chosen):
         skipped = ", ".join(protocol.name for protocol in chosen if protocol.needs_labels)
         say(f"There are no labels: {skipped} not run.")
@@ -222,8 +229,8 @@ def evaluate(
         size: height and width of the test view.
         mean: per channel, as in training.
         std: per channel, as in training.
-        untrained: the same architecture freshly initialised, in eval mode, on `device`; None:
-            without that subject.
+        untrained: the same architecture freshly initialised, in eval mode, on `device`, its batch
+            norm as it starts (see `evaluation.subjects`); None: without that subject.
         out: the run directory: features are kept in `features/`, records go to `results.json`,
             images to `gallery.npz`. Records of protocols that are not run now stay if they are
             about the same features. None: nothing is written.
@@ -241,10 +248,14 @@ def evaluate(
 
     Raises:
         ConfigError: an unknown protocol is named, or a method is in training mode.
+        DataError: every protocol of `only` needs labels, and there are none.
         NonFiniteError: a method gives a NaN.
         StorageError: something cannot be written.
     """
-    chosen = {protocol.name for protocol in resolve(only)}
+    named = resolve(only)
+    # Before the passes, which take the time.
+    _require_measurable(named, test.dataset, labelled=has_labels(train, test))
+    chosen = {protocol.name for protocol in named}
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -286,6 +297,17 @@ def _write(out: Path, results: list[Result], chosen: set[str], hashes: Mapping[s
     known = set(hashes.values())
     kept = [r for r in kept if r.protocol not in chosen and r.features in known]
     write_results(path, [*kept, *results])
+
+
+def _require_measurable(chosen: Sequence[Protocol], dataset: str, *, labelled: bool) -> None:
+    """Raise a `DataError` if every protocol needs labels and there are none."""
+    if labelled or not chosen or not all(protocol.needs_labels for protocol in chosen):
+        return
+    free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs_labels]
+    raise DataError(
+        f"Expected labels for {', '.join(p.name for p in chosen)}, got images without "
+        f"('{dataset}'): without labels {', '.join(free[:-1])} and {free[-1]} can be measured."
+    )
 
 
 def _failed(protocol: Protocol, error: Exception, test: Features, seed: int) -> Result:

@@ -67,7 +67,7 @@ def auroc_error(
             name: bootstrap.rank_statistics(score, errors, seed=seed)[0]
             for name, score in scores.items()
         }
-        settings = {"errors": probe, "error_rate": float(errors.mean())}
+        settings = {"errors": probe, "error_rate": float(errors.mean()), "grid": grid}
         for name, value in values.items():
             flags = _flags(name, test)
             results.append(
@@ -125,7 +125,7 @@ def deciles(
             results.append(
                 _record(
                     "deciles", f"{name}/{metric}", value, resampled, test, seed,
-                    settings={"score": name, "errors": "linear", "groups": GROUPS},
+                    settings={"score": name, "errors": "linear", "groups": GROUPS, "grid": grid},
                     flags=_flags(name, test),
                 )
             )  # fmt: skip

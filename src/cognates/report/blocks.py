@@ -181,18 +181,3 @@ def difference(
     if low is not None and high is not None:
         tone = "up" if low > 0 else "down" if high < 0 else ""
     return Cell(show(value), interval(low, high, show), tone)
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people.
-
-    Example:
-        >>> duration(42), duration(200), duration(9000)
-        ('42 s', '3 min 20 s', '2 h 30 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -16,9 +16,7 @@ from cognates.errors import ConfigError, StorageError
 from cognates.evaluation.records import read_results
 from cognates.types import Result
 
-_SEED = "training.seed"
-_ENVIRONMENT = ("cognates", "torch", "device", "commit")
-"""What of the environment is compared between runs, because it can change a figure."""
+SEED = "training.seed"
 
 _DAMAGED = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 """What numpy raises at a file of arrays that is cut or changed."""
@@ -85,10 +83,13 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Group:
-    """Runs that differ in nothing but their seed."""
+    """Runs whose configurations differ in nothing but their seed."""
 
     name: str
     runs: tuple[RunRecord, ...]
+    """One for each seed."""
+    copies: tuple[RunRecord, ...] = ()
+    """Further runs of these seeds, which count in no mean and no interval."""
 
 
 def read(path: str | Path) -> RunRecord:
@@ -119,26 +120,25 @@ def read(path: str | Path) -> RunRecord:
 
 
 def group(records: Sequence[RunRecord]) -> list[Group]:
-    """Put runs together that differ only in their seed, in the order of their first run."""
+    """Put runs together whose configurations differ only in their seed, in the order of the first.
+
+    Of several runs of one seed the first that was evaluated counts, the others are copies: the same
+    seed again says nothing about how far another seed would move a value.
+    """
     found: dict[str, list[RunRecord]] = {}
     for record in records:
-        flat = {k: v for k, v in flatten(record.config).items() if k != _SEED}
+        flat = {k: v for k, v in flatten(record.config).items() if k != SEED}
         found.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(record)
-    return [Group(name=_group_name(runs), runs=tuple(runs)) for runs in found.values()]
-
-
-def differences(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """Return every setting in which the groups differ, with its value in each of them."""
-    described = [
-        {
-            **flatten(g.runs[0].config),
-            **{f"environment.{k}": g.runs[0].environment.get(k) for k in _ENVIRONMENT},
-        }
-        for g in groups
-    ]
-    names = list(dict.fromkeys(name for flat in described for name in flat if name != _SEED))
-    rows = [(name, [_shown(flat.get(name, "—")) for flat in described]) for name in names]
-    return [(name, values) for name, values in rows if len(set(values)) > 1]
+    groups = []
+    for together in found.values():
+        of_seed: dict[int, RunRecord] = {}
+        for record in together:
+            if record.seed not in of_seed or (record.results and not of_seed[record.seed].results):
+                of_seed[record.seed] = record
+        runs = tuple(of_seed.values())
+        copies = tuple(record for record in together if record not in runs)
+        groups.append(Group(name=_group_name(runs), runs=runs, copies=copies))
+    return groups
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Any]:
@@ -164,10 +164,6 @@ def _name(path: Path) -> str:
     """Return a run's name: its folder, with the one above if the folder says only the seed."""
     whole = path.resolve()
     return f"{whole.parent.name}/{whole.name}" if whole.name.startswith("seed") else whole.name
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _group_name(runs: Sequence[RunRecord]) -> str:

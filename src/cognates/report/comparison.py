@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from cognates.report import figures, readings, statements
+from cognates.report import differences, figures, readings, statements
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -20,20 +20,23 @@ from cognates.report.blocks import (
     percent,
     share,
 )
-from cognates.report.collect import Group, RunRecord, differences
+from cognates.report.collect import Group, RunRecord
 
 _ENOUGH = 3
 """Seeds from which an interval is given (evaluation protocol, section on intervals)."""
+_BEYOND = ("environment", "images", "evaluation")
+"""First words of the names of differences that no configuration records."""
 
 
 def header(groups: Sequence[Group]) -> Header:
     """Return which runs these are and which of them is ahead."""
-    runs = [run for g in groups for run in g.runs]
+    count = sum(len(g.runs) + len(g.copies) for g in groups)
     if len(groups) == 1:
-        seeds = ", ".join(str(run.seed) for run in runs)
-        headline = f"{len(runs)} runs of one configuration, seeds {seeds}"
+        seeds = [str(run.seed) for run in groups[0].runs]
+        word = "seed" if len(seeds) == 1 else "seeds"
+        headline = f"{count} runs of one configuration, {word} {', '.join(seeds)}"
     else:
-        headline = f"{len(runs)} runs in {len(groups)} configurations, side by side"
+        headline = f"{count} runs in {len(groups)} configurations, side by side"
     return Header("comparison", headline, _finding(groups), _warnings(groups))
 
 
@@ -67,10 +70,21 @@ def _metrics(
 ) -> dict[str, tuple[Callable[[RunRecord], float | None], bool]]:
     """Return what can be compared: how to read it from a run, and whether it is a fraction."""
     found: dict[str, tuple[Callable[[RunRecord], float | None], bool]] = {}
+    mixed = _mixed_versions(groups)
     for run in (run for g in groups for run in g.runs):
-        for label, (_, fraction) in readings.comparable(run).items():
-            found.setdefault(label, (_reader(label), fraction))
+        for label, (result, fraction) in readings.compared(run).items():
+            if result.protocol not in mixed:
+                found.setdefault(label, (_reader(label), fraction))
     return found
+
+
+def _mixed_versions(groups: Sequence[Group]) -> dict[str, list[int]]:
+    """Return the protocols whose values are of several versions, which no table may mix."""
+    found: dict[str, set[int]] = {}
+    for run in (run for g in groups for run in g.runs):
+        for result, _ in readings.compared(run).values():
+            found.setdefault(result.protocol, set()).add(result.version)
+    return {name: sorted(versions) for name, versions in found.items() if len(versions) > 1}
 
 
 def _reader(label: str) -> Callable[[RunRecord], float | None]:
@@ -155,14 +169,29 @@ def _shared(base: Group, other: Group) -> str:
 
 
 def _settings(groups: Sequence[Group]) -> Part | None:
-    if len(groups) < 2:
+    """Return what differs besides the seed: between the groups, and between the runs of one."""
+    tables, said = [], []
+    if len(groups) > 1:
+        found = differences.between(groups)
+        said.append(
+            f"{len(found)} settings differ between these configurations. A comparison is about one "
+            "of them only if it stands here alone."
+        )
+        tables.append(_listed("setting", [g.name for g in groups], found))
+    for g in groups:
+        found = differences.within(g)
+        if found:
+            said.append(f"The runs of {g.name} differ among themselves, in {len(found)}.")
+            names = [f"{run.name} (seed {run.seed})" for run in g.runs]
+            tables.append(_listed(f"within {g.name}", names, found))
+    if not tables:
         return None
-    rows = [Row(name, [Cell(value) for value in values]) for name, values in differences(groups)]
-    text = (
-        f"{len(rows)} settings differ between these configurations. A comparison is about one of "
-        "them only if it stands here alone."
-    )
-    return Part("What differs", text, [Table("setting", [Column(g.name) for g in groups], rows)])
+    return Part("What differs", " ".join(said), tables)
+
+
+def _listed(corner: str, names: Sequence[str], found: Sequence[tuple[str, list[str]]]) -> Table:
+    rows = [Row(name, [Cell(value) for value in values]) for name, values in found]
+    return Table(corner, [Column(name) for name in names], rows)
 
 
 def _curves(groups: Sequence[Group]) -> Part | None:
@@ -211,12 +240,22 @@ def _finding(groups: Sequence[Group]) -> list[str]:
 def _warnings(groups: Sequence[Group]) -> list[str]:
     said = []
     if len(groups) > 1:
-        others = len(differences(groups)) - 1
-        if others > 0:
+        found = [name for name, _ in differences.between(groups)]
+        if len(found) > 1:
             said.append(
-                f"These configurations differ in {others + 1} settings, listed below: a difference "
+                f"These configurations differ in {len(found)} settings, listed below: a difference "
                 "between them cannot be put down to one alone."
             )
+        beyond = [name for name in found if name.split(".")[0] in _BEYOND]
+        if beyond:
+            said.append(f"Beyond their configuration they differ in {', '.join(beyond)}.")
+    said += [line for g in groups if (line := differences.sentence(g))]
+    said += [_copies(g) for g in groups if g.copies]
+    said += [
+        f"The protocol '{name}' has values of versions {', '.join(map(str, versions))}, which no "
+        "table may mix, and is left out: evaluate the older runs again."
+        for name, versions in _mixed_versions(groups).items()
+    ]
     if min(len(g.runs) for g in groups) < _ENOUGH:
         said.append("Fewer than three seeds in a group: no interval over seeds is given for it.")
     failed = [run.name for g in groups for run in g.runs if not run.results]
@@ -230,6 +269,16 @@ def _warnings(groups: Sequence[Group]) -> list[str]:
         if w.startswith("The representation has collapsed")
     ]
     return said
+
+
+def _copies(group: Group) -> str:
+    """Return which runs repeat a seed and do not count."""
+    names = ", ".join(f"{run.name} (seed {run.seed})" for run in group.copies)
+    count = len({run.seed for run in group.runs})
+    return (
+        f"{group.name} has copies of one seed, which say nothing about another and are left out of "
+        f"means and intervals: {names}; {_count(count)} counted."
+    )
 
 
 def _count(runs: int) -> str:

@@ -6,6 +6,7 @@ the report that knows them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cognates.report.collect import RunRecord
@@ -93,6 +94,17 @@ class LabelFree:
     trained: Result
     untrained: Result | None
     pixels: Result | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """How the uncertainties follow one change of the images, the method's own first."""
+
+    label: str
+    hint: str
+    scores: Mapping[str, Result]
+    differences: Mapping[str, Result]
+    """The own score minus a baseline, paired, by the baseline's name."""
 
 
 def accuracies(record: RunRecord) -> list[Accuracy]:
@@ -196,15 +208,44 @@ def label_free(record: RunRecord) -> list[LabelFree]:
     return found
 
 
-def comparable(record: RunRecord) -> dict[str, tuple[float, bool]]:
-    """Return what runs are compared by: {label: (value when trained, is it a fraction)}."""
-    found = {f"{row.label}, %": (row.trained.value, True) for row in accuracies(record)}
+def sensitivities(record: RunRecord) -> list[Sensitivity]:
+    """Return crop and blur with every score that was swept; nothing where no baseline was."""
+    found = []
+    for protocol, metric, label, hint, _ in _LABEL_FREE:
+        own = record.find(protocol, metric)
+        if protocol != "sensitivity" or own is None:
+            continue
+        beside = [r for r in record.results if r.protocol == protocol and r.error is None]
+        at, less = f"{metric}/", f"{metric}/default-minus-"
+        differences = {r.metric.removeprefix(less): r for r in beside if r.metric.startswith(less)}
+        scores = {name: record.find(protocol, f"{at}{name}") for name in differences}
+        present = {name: result for name, result in scores.items() if result is not None}
+        if present:
+            found.append(
+                Sensitivity(
+                    label=label,
+                    hint=hint,
+                    scores={str(own.settings.get("score")): own, **present},
+                    differences=differences,
+                )
+            )
+    return found
+
+
+def compared(record: RunRecord) -> dict[str, tuple[Result, bool]]:
+    """Return what runs are compared by: {label: (result when trained, is it a fraction)}."""
+    found = {f"{row.label}, %": (row.trained, True) for row in accuracies(record)}
     own = own_score(record)
     if own is not None:
-        found["Uncertainty finds errors, AUROC"] = (own.result.value, False)
+        found["Uncertainty finds errors, AUROC"] = (own.result, False)
     for row in label_free(record):
-        found[row.label] = (row.trained.value, row.fraction)
+        found[row.label] = (row.trained, row.fraction)
     return found
+
+
+def comparable(record: RunRecord) -> dict[str, tuple[float, bool]]:
+    """Return the values of `compared`."""
+    return {label: (r.value, fraction) for label, (r, fraction) in compared(record).items()}
 
 
 def last(record: RunRecord, name: str) -> float | None:

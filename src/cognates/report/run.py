@@ -21,12 +21,12 @@ from cognates.report.blocks import (
     Tile,
     cell,
     difference,
-    duration,
     interval,
     number,
     percent,
 )
 from cognates.report.collect import Picture, RunRecord, flatten
+from cognates.training.record import duration
 from cognates.types import Result
 
 _SMALL = 65
@@ -291,7 +291,23 @@ def without_labels(record: RunRecord) -> Part | None:
             for row in rows
         ],
     )
-    return Part("Without labels", statements.label_free(record), [table])
+    return Part("Without labels", statements.label_free(record), [table, *_beside_scores(record)])
+
+
+def _beside_scores(record: RunRecord) -> list[Table]:
+    """Return how the own uncertainty follows crop and blur, beside the scores of any method."""
+    found = readings.sensitivities(record)
+    if not found:
+        return []
+    names = list(dict.fromkeys(name for change in found for name in change.scores))
+    rows = []
+    for change in found:
+        rows.append(Row(change.label, [cell(change.scores.get(n)) for n in names], change.hint))
+        gaps = [change.differences.get(n) for n in names]
+        cells = [Cell("") if r is None else difference(r.value, r.low, r.high) for r in gaps]
+        images = ", ".join(f"{name} {r.n:,}" for name, r in change.differences.items())
+        rows.append(Row(f"{names[0]} − each", cells, f"paired; images: {images}"))
+    return [Table("which uncertainty follows it", [Column(name) for name in names], rows)]
 
 
 def training(record: RunRecord) -> Part | None:

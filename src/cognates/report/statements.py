@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cognates.report import readings
-from cognates.report.blocks import duration, number, share, signed
+from cognates.report.blocks import number, share, signed
 from cognates.report.collect import RunRecord
+from cognates.training.record import duration
 
 SPREAD = (
     "Mean standard deviation of the projection's dimensions, as a multiple of what an even spread "

@@ -1,0 +1,63 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cognates
+from cognates.cli.main import main
+from cognates.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def unlabelled(source, tmp_path):
+    """Return the SOURCE of the run's images without their labels."""
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    for name in ("train", "test"):
+        with np.load(Path(source.removeprefix("npz:")) / f"{name}.npz") as arrays:
+            np.savez(folder / f"{name}.npz", images=arrays["images"])
+    return f"npz:{folder}"
+
+
+def test_two_sources_of_one_name_keep_their_records_apart(run, source, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    own = (copy / "results.json").read_bytes()
+    for place in ("a", "b"):
+        shutil.copytree(source.removeprefix("npz:"), tmp_path / place / "photos")
+        data = f"npz:{tmp_path / place / 'photos'}"
+        assert main(["evaluate", str(copy), "--data", data, "--only", "spread"]) == 0
+        found = sorted(path.name for path in copy.glob("results-photos-*.json"))
+        said = capsys.readouterr().err
+        assert any(name in said for name in found)
+    assert len(found) == 2
+    again = f"npz:{tmp_path / 'a' / '..' / 'b' / 'photos'}"
+    assert main(["evaluate", str(copy), "--data", again, "--only", "knn", "--quiet"]) == 0
+    assert sorted(path.name for path in copy.glob("results-photos-*.json")) == found
+    assert (copy / "results.json").read_bytes() == own
+
+
+def test_only_protocols_that_need_labels_are_refused_where_there_are_none(run, unlabelled, fails):
+    said = fails("evaluate", run, "--data", unlabelled, "--only", "knn", "uncertainty")
+    assert "Expected labels for knn, deciles, auroc-error, got images without" in said
+    for free in ("view-retrieval", "spread", "sensitivity"):
+        assert free in said, free
+    with pytest.raises(DataError, match="Expected labels for linear"):
+        cognates.evaluate(run, unlabelled, only=["linear"], device="cpu")
+
+
+def test_one_protocol_that_needs_no_labels_is_enough(run, unlabelled, capsys):
+    arguments = ["evaluate", str(run), "--data", unlabelled, "--only", "knn", "spread"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "no labels: knn not run" in said.err
+    assert "spread, effective-rank" in said.out
+
+
+@pytest.mark.parametrize("grid", [0, -3])
+def test_a_grid_without_a_penalty_is_refused_in_python_as_on_the_command_line(run, fails, grid):
+    sentence = f"Expected a grid of at least 1 penalty, got {grid}."
+    assert sentence in fails("evaluate", run, "--grid", grid)
+    with pytest.raises(ConfigError, match=sentence):
+        cognates.evaluate(run, grid=grid, device="cpu")
