@@ -149,6 +149,13 @@ class RunConfig:
                 f"Expected 'views.0.size' equal to 'data.image_size' = {self.data.image_size}, got "
                 f"{self.views[0].size}: --image-size sets both."
             )
+        # The rate would never reach its peak: the recipe is for a longer run.
+        if self.optimiser.warmup_epochs > self.training.epochs:
+            raise ConfigError(
+                f"Expected 'optimiser.warmup_epochs' of at most 'training.epochs' = "
+                f"{self.training.epochs}, got {self.optimiser.warmup_epochs:g}: train longer, or "
+                f"--set optimiser.warmup_epochs={self.training.epochs / 10:g}."
+            )
 
     def to_json(self) -> str:
         """Return the record as indented JSON; `from_json` gives back an equal object."""
