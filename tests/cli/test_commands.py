@@ -176,6 +176,32 @@ def test_embed_writes_parquet_and_the_least_certain_files(run, tmp_path):
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_embed_of_a_folder_with_splits_takes_every_image_and_no_label_for_those_outside(
+    run, tmp_path, monkeypatch
+):
+    from cognates.cli import embed
+
+    monkeypatch.setattr(embed, "_BATCH", 2)  # one batch has no label at all
+    paths = [
+        *("cover.png", "extra/1.png", "extra/2.png", "test/a/1.png", "test/b/1.png"),
+        *("train/a/1.png", "train/b/1.png"),
+    ]
+    for number, path in enumerate(paths):
+        (tmp_path / "photos" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), 30 * number).save(tmp_path / "photos" / path)
+    out = tmp_path / "photos.parquet"
+    source = f"folder:{tmp_path / 'photos'}"
+    assert main(["embed", str(run), "--data", source, "--out", str(out), "--quiet"]) == 0
+    table = pq.read_table(out)
+    assert table["path"].to_pylist() == paths
+    assert table["label"].to_pylist() == [None, None, None, "a", "b", "a", "b"]
+    assert len(load(run).embed(source).uncertainty) == 7
+    with (tmp_path / "photos-least-certain.csv").open() as file:
+        rows = {row["path"]: row["label"] for row in csv.DictReader(file)}
+    assert rows["cover.png"] == ""
+    assert rows["train/b/1.png"] == "b"
+
+
 def test_embed_of_arrays_has_index_and_label(run, source, tmp_path):
     out = tmp_path / "arrays.parquet"
     assert main(["embed", str(run), "--data", source, "--out", str(out)]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,9 +29,9 @@ _LEAST = 100
 class Command:
     """Write the representation and the uncertainty of every image to a Parquet file.
 
-    Columns: path (or index for arrays), label if there is one, uncertainty (larger is less
-    certain), percentile among the training images, representation. Beside it a CSV file lists the
-    least certain images.
+    All images of the source, also those outside of its splits. Columns: path (or index for arrays),
+    label if there are any, uncertainty (larger is less certain), percentile among the training
+    images, representation. Beside it a CSV file lists the least certain images.
     """
 
     path: RunFolder
@@ -100,6 +100,9 @@ def _tables(model: Model, images: Images, uncertainty: np.ndarray) -> Iterator[p
         h, u = model.embed_stored(images.pixels[rows.start : rows.stop])
         uncertainty[rows.start : rows.stop] = u
         named: dict[str, Any] = _names(images, rows)
+        if "label" in named:
+            # Else a batch without any label would have another type than the one before it.
+            named["label"] = pa.array(named["label"], pa.string())
         named["uncertainty"] = pa.array(u, pa.float64())
         named["percentile"] = pa.array(model.percentile(u), pa.float64())
         named["representation"] = pa.FixedSizeListArray.from_arrays(
@@ -118,8 +121,14 @@ def _names(images: Images, rows: range) -> dict[str, list[Any]]:
     label = images.targets.get("label")
     if label is not None and np.ndim(label) == 1:
         known = images.target_names.get("label")
-        named["label"] = [known[int(label[i])] if known else str(label[i]) for i in rows]
+        named["label"] = [_class(label[i], known) for i in rows]
     return named
+
+
+def _class(label: Any, names: Sequence[str] | None) -> str | None:  # noqa: ANN401  (a numpy scalar)
+    if not names:
+        return str(label)
+    return names[int(label)] if label >= 0 else None
 
 
 def _least_certain(model: Model, images: Images, uncertainty: np.ndarray) -> str:
