@@ -113,6 +113,8 @@ def train(
         run = cognates.train("vi-simsiam", data="folder:photos", out="runs/photos", epochs=50)
         ```
     """
+    from torch import nn
+
     from cognates.training.loop import fit
 
     if resume is not None and config is None:
@@ -123,7 +125,7 @@ def train(
         recipe=recipe,
         config=config,
         settings=settings,
-        encoder=_named(encoder, devices),
+        encoder=bring(encoder) if isinstance(encoder, nn.Module) else encoder,
         data=data,
         image_size=image_size,
         epochs=epochs,
@@ -234,18 +236,6 @@ def _folder(out: str | Path | None, resume: str | Path | None) -> Path:
             f"Expected one run, got resume '{resume}' and out '{out}': leave one out."
         )
     return Path(out if out is not None else resume or "")
-
-
-def _named(encoder: str | nn.Module | None, devices: int | None) -> str | None:
-    """Return the name of an encoder; a module of the caller's becomes known in this process."""
-    if encoder is None or isinstance(encoder, str):
-        return encoder
-    if (devices or 1) > 1:
-        raise ConfigError(
-            "Expected the name of an encoder for several processes, got a module, which only this "
-            "process knows: train with devices=1."
-        )
-    return bring(encoder)
 
 
 def _images(config: RunConfig, source: str, split: str) -> Images:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cognates.errors import ConfigError, MissingExtraError
-from cognates.networks import as_encoder, build_encoder, encoder_names
+from cognates.networks import as_encoder, bring, build_encoder, encoder_names
 from cognates.networks.convnet import ConvNet
 from cognates.networks.mlp import MLP
 
@@ -144,6 +144,27 @@ def test_any_module_is_an_encoder_and_is_left_as_it_was():
         as_encoder(nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten()), channels=2, image_size=3)[1]
         == 4
     )
+
+
+def test_modules_that_are_brought_go_by_class_and_structure():
+    def net(width):
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, width))
+
+    names = [bring(net(3)), bring(net(5)), bring(nn.Sequential(nn.Linear(12, 3)))]
+    assert len(set(names)) == 3
+    assert bring(net(3)) == names[0]
+    assert build_encoder(names[1], channels=3, image_size=2)[1] == 5
+    assert bring(nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten())).startswith("custom:Sequential-")
+    with pytest.raises(ConfigError, match=f"'custom:Sequential-0'.*got .*{names[0]}"):
+        build_encoder("custom:Sequential-0", channels=3, image_size=2)
+
+
+def test_two_classes_of_one_name_with_the_same_parts_are_refused():
+    one, other = (type("Same", (nn.Flatten,), {"__module__": home}) for home in ("a", "b"))
+    name = bring(one())
+    assert bring(type("Same", (nn.Flatten,), {"__module__": "a"})()) == name
+    with pytest.raises(ConfigError, match=r"got a\.Same and b\.Same with the same parts: rename"):
+        bring(other())
 
 
 def test_a_module_that_is_no_encoder_is_refused_and_keeps_its_mode():

@@ -47,6 +47,7 @@ def prepare(
         config = _resumed(config, run)
     else:
         _require_free(run)
+    _require_shared(config)
     images = load_images(config, progress=progress)
     if len(images) < config.training.batch_size:
         raise ConfigError(
@@ -248,6 +249,15 @@ def _require_free(run: Path) -> None:
                 f"Expected a folder without a run, got '{run}' with {name}: choose another --out, "
                 f"or go on with `cognates train --resume {run}`."
             )
+
+
+def _require_shared(config: RunConfig) -> None:
+    if config.encoder.name.startswith("custom:") and config.training.devices > 1:
+        raise ConfigError(
+            f"Expected an encoder by name for {config.training.devices} processes, got the module "
+            f"'{config.encoder.name}', which only this process knows: train with devices=1, or "
+            "make it in the `build` of a method of your own (see the examples)."
+        )
 
 
 def _resumed(config: RunConfig, run: Path) -> RunConfig:
