@@ -93,7 +93,8 @@ def train(
         clip: largest norm of the gradient.
         max_unreadable: share of unreadable files above which the source is refused.
         stop_on_collapse: end a run whose representation collapses with a `CollapseError`.
-        plugin: a Python file that registers a method of yours.
+        plugin: a Python file that registers a method of yours; the run keeps a copy. To `resume` or
+            repeat such a run, name a file again.
         resume: an interrupted run to go on with; other arguments may only say what it was started
             with.
         settings: any other field, as "optimiser.momentum=0.95".
@@ -149,20 +150,26 @@ def train(
     return Run(folder, recorded)
 
 
-def load(path: str | Path, *, encoder: nn.Module | None = None) -> Model:
+def load(
+    path: str | Path, *, encoder: nn.Module | None = None, plugin: str | Path | None = None
+) -> Model:
     """Load the trained model of a run directory, on the CPU.
+
+    Nothing of the run is executed: a method from a plug-in needs the file named again.
 
     Args:
         path: the folder of a finished run.
         encoder: the module that the run was trained with, if it was a module of yours.
+        plugin: the file of the method, if the run was trained with one that this process has not
+            loaded; the run's own copy is `plugin.py` in its folder.
 
     Raises:
-        ConfigError: `path` is no finished run.
+        ConfigError: `path` is no finished run, or it needs a plug-in.
         StorageError: a file of the model is damaged.
     """
     if encoder is not None:
         bring(encoder)
-    return Model.read(path, device="cpu")
+    return Model.read(path, device="cpu", plugin=plugin)
 
 
 def evaluate(
@@ -172,6 +179,7 @@ def evaluate(
     *,
     device: str = "auto",
     grid: int | None = None,
+    plugin: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
     r"""Measure a run beside raw pixels and the encoder as it was before training.
@@ -182,13 +190,14 @@ def evaluate(
         only: names of protocols or of their groups; None: all.
         device: "auto", "cpu" or "cuda".
         grid: penalties that the linear probes try; None: the protocol's.
+        plugin: the file of the run's method, as for `load`.
         progress: called with one line of text after every step.
 
     Returns:
         The results; also in `results.json`, or in `results-NAME.json` for another source.
 
     Raises:
-        ConfigError: no finished run, or an unknown protocol.
+        ConfigError: no finished run, one that needs a plug-in, or an unknown protocol.
         DataError: the source cannot be used, or has no test images.
     """
     from cognates.evaluation import suite
@@ -196,7 +205,7 @@ def evaluate(
 
     suite.resolve(only)
     folder = run.path if isinstance(run, Run) else Path(run)
-    model = Model.read(folder, device=device)
+    model = Model.read(folder, device=device, plugin=plugin)
     source = data or model.config.data.source
     train_images, test_images = (
         _images(model.config, source, split) for split in ("train", "test")

@@ -138,7 +138,9 @@ class RunConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     training: TrainingConfig
     plugin: str | None = None
-    """The file that registers the method, if it is not part of the library."""
+    """Where the file lay that registers the method, if it is not part of the library."""
+    plugin_sha256: str | None = None
+    """Checksum of that file; the run directory has a copy, plugin.py."""
     version: int = VERSION
 
     def __post_init__(self) -> None:

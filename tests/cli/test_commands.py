@@ -13,37 +13,6 @@ from PIL import Image
 from cognates import load
 from cognates.cli.main import COMMANDS, main
 
-PLUGIN = """
-from dataclasses import dataclass
-from typing import ClassVar
-from torch import nn
-from cognates.methods import Method, MethodConfig, register
-from cognates.types import Embedding, Loss
-
-class Tiny(Method):
-    default_score = "view-disagreement"
-
-    def __init__(self, encoder):
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, batch):
-        a, b = (self.encoder(view) for view in batch.views)
-        return Loss({"alignment": (a - b).square().mean()}, a.detach())
-
-    def embed(self, images):
-        return Embedding(self.encoder(images), None)
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class TinyConfig(MethodConfig):
-    name: ClassVar[str] = "tiny-for-cli-test"
-    paper: ClassVar[str] = "none"
-
-    def build(self, encoder: nn.Module, *, width: int) -> Tiny:
-        return Tiny(encoder)
-"""
-
 
 def test_a_run_directory_holds_what_the_house_says(run):
     names = {path.name for path in run.iterdir()}
@@ -231,16 +200,6 @@ def test_methods_lists_and_describes(capsys):
     assert "arxiv.org/abs/2203.11437" in described
     assert "per_dimension = True" in described
     assert "keeps SimSiam's learning rates" in described
-
-
-def test_a_method_in_one_file_trains(source, small, tmp_path, capsys):
-    plugin = tmp_path / "tiny_method.py"
-    plugin.write_text(PLUGIN)
-    options = small[: small.index("--set")]
-    arguments = ["train", "--plugin", str(plugin), "--data", source, "--out", str(tmp_path / "r")]
-    assert main([*arguments, *options]) == 0
-    assert load(tmp_path / "r").default_score == "view-disagreement"
-    assert main(["methods", "tiny-for-cli-test", "--plugin", str(plugin)]) == 0
 
 
 def test_data_describes_a_source(source, capsys):

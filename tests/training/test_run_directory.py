@@ -1,6 +1,8 @@
+import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,39 @@ def test_model_is_enough_to_load_and_a_damaged_file_is_refused(plugin, config, t
         path.write_bytes(whole)
     with pytest.raises(ConfigError, match="train it first"):
         read_model(tmp_path)
+
+
+def test_a_run_keeps_its_plug_in_and_resumes_without_the_file(
+    plugin, tmp_path, stop_at, fit, assert_same_weights
+):
+    config = plugin("noisy")
+    file = Path(config.plugin)
+    source = file.read_bytes()
+    fit(config, tmp_path / "whole")
+    run = tmp_path / "parts"
+    stop_at(5)
+    command = re.escape(f"`cognates train --resume {run} --plugin {run / 'plugin.py'}`")
+    with pytest.raises(Interrupted, match=command):
+        fit(config, run)
+    file.unlink()
+    stop_at(1000)
+    fit(config, run, resume=True)
+    assert_same_weights(tmp_path / "whole", run)
+    for folder in (run, run / "model"):
+        assert (folder / "plugin.py").read_bytes() == source
+    record = json.loads((run / "config.json").read_text())
+    assert record["plugin"] == str(file)
+    assert record["plugin_sha256"] == hashlib.sha256(source).hexdigest()
+    sums = json.loads((run / "model" / "model.json").read_text())["sha256"]
+    assert sums["plugin.py"] == record["plugin_sha256"]
+
+
+def test_a_plug_in_replaces_no_file_of_that_name(plugin, tmp_path, fit):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "plugin.py").write_text("mine = 1")
+    with pytest.raises(ConfigError, match="rename that file"):
+        fit(plugin("separable"), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plugin.py"]
 
 
 def test_the_bank_is_thinned_evenly_without_copying_pixels(config, tmp_path, monkeypatch, fit):

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cognates.cli.options import File, RunFolder, Source
+from cognates.cli.options import File, OptionalFile, RunFolder, Source
 from cognates.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Command:
     """The images: folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
     out: File
     """The Parquet file to write."""
+    plugin: OptionalFile = None
+    """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
     """auto, cpu or cuda."""
     max_unreadable: float = 0.1
@@ -58,7 +60,7 @@ class Command:
             raise ConfigError(
                 f"Expected a Parquet file to write, got '{out}': for example photos.parquet."
             )
-        model = Model.read(self.path, device=self.device)
+        model = Model.read(self.path, device=self.device, plugin=self.plugin)
         images = cache.load(
             self.data,
             "all",

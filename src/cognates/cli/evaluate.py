@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cognates.cli.options import OptionalSource, RunFolder, Whole, Words
+from cognates.cli.options import OptionalFile, OptionalSource, RunFolder, Whole, Words
 from cognates.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Command:
     """Another source than the run's own."""
     only: Words = ()
     """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity."""
+    plugin: OptionalFile = None
+    """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
     """auto, cpu or cuda."""
     grid: Whole = None
@@ -47,6 +49,7 @@ class Command:
             self.only or None,
             device=self.device,
             grid=self.grid,
+            plugin=self.plugin,
             progress=None if self.quiet else say,
         )
         if not self.quiet:
