@@ -31,7 +31,8 @@ class Command:
 
     All images of the source, also those outside of its splits. Columns: path (or index for arrays),
     label if there are any, uncertainty (larger is less certain), percentile among the training
-    images, representation. Beside it a CSV file lists the least certain images.
+    images, representation. Beside it a CSV file lists the least certain images, and a text file
+    what could not be read.
     """
 
     path: RunFolder
@@ -51,6 +52,7 @@ class Command:
 
     def run(self) -> None:
         """Embed and write both files, each of them whole or not at all."""
+        from cognates.cli.text import left_out
         from cognates.data import cache
         from cognates.evaluation.store import replace
         from cognates.model import Model
@@ -74,8 +76,14 @@ class Command:
         listed = out.with_name(f"{out.stem}-least-certain.csv")
         text = _least_certain(model, images, uncertainty)
         replace(listed, lambda file: file.write(text.encode("utf8")))
+        missing = out.with_name(f"{out.stem}-unreadable.txt")
+        if images.unreadable or missing.exists():
+            lines = "".join(f"{path}\t{reason}\n" for path, reason in images.unreadable)
+            replace(missing, lambda file: file.write(lines.encode("utf8", "backslashreplace")))
         if not self.quiet:
             print(f"{len(images):,} images: {out}")
+            if images.unreadable:
+                print(left_out(len(images.unreadable), missing))
             print(f"The {min(_LEAST, len(images))} least certain: {listed}")
 
 

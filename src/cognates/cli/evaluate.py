@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cognates.cli.options import OptionalFile, OptionalSource, RunFolder, Whole, Words
@@ -40,6 +41,7 @@ class Command:
     def run(self) -> int:
         """Evaluate and print the table; return 1 if nothing could be measured."""
         from cognates import api
+        from cognates.cli.text import left_out_of_run
 
         if self.grid is not None and self.grid < 1:
             raise ConfigError(f"Expected a grid of at least 1 penalty, got {self.grid}.")
@@ -54,6 +56,9 @@ class Command:
         )
         if not self.quiet:
             print(table(results))
+            missing = left_out_of_run(Path(self.path)) if self.data is None else ""
+            if missing:  # of another source the loader warns
+                say(missing)
         if results and all(result.error for result in results):
             why = (results[0].error or "").rstrip(".")
             say(f"error: Every protocol failed, the first with: {why}.")

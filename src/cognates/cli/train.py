@@ -83,6 +83,7 @@ class Command:
     def run(self) -> None:
         """Train, once or once per seed."""
         from cognates import api
+        from cognates.cli.text import left_out_of_run
 
         if self.resume is not None and not (Path(self.resume) / "config.json").is_file():
             raise ConfigError(
@@ -95,7 +96,7 @@ class Command:
         for seed, out in self._repetitions(seeds):
             run = api.train(**{**options, "seed": seed, "out": out}, progress=not quiet)
             if not quiet:
-                print(f"{run.path}")
+                print("\n".join(filter(None, (left_out_of_run(run.path), f"{run.path}"))))
         if not quiet:
             # A run's code is executed only where it is named, as here.
             named = f" --plugin {shlex.quote(self.plugin)}" if self.plugin else ""
