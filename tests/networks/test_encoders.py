@@ -1,7 +1,9 @@
 """convnet, mlp and the registry."""
 
+import builtins
 import sys
 import types
+import warnings
 
 import pytest
 import torch
@@ -234,8 +236,27 @@ def test_without_timm_one_sentence_says_how_to_get_it(monkeypatch):
         build_encoder("timm:resnet18", channels=3, image_size=32)
 
 
-def test_the_real_timm_works():
-    pytest.importorskip("timm")
+def test_a_timm_that_does_not_import_is_one_sentence(monkeypatch):
+    def refuse(name, *arguments, real=builtins.__import__, **options):
+        if name == "timm":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=r"torchvision::nms.*belongs to torch 2\."):
+        build_encoder("timm:resnet18", channels=3, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def timm(torchvision):
+    """Import timm, which imports torchvision."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("timm")
+
+
+def test_the_real_timm_works(timm):
+    assert len(timm.list_models()) > 1000
     for name in ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224"):
         encoder, width = build_encoder(f"timm:{name}", channels=1, image_size=64)
         assert encoder.eval()(torch.zeros(2, 1, 64, 64)).shape == (2, width)

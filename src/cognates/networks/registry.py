@@ -226,6 +226,12 @@ def _import_timm() -> ModuleType:
             "Expected timm for an encoder 'timm:NAME', got no such package: install it with "
             "pip install 'cognates[timm]'."
         ) from error
+    except RuntimeError as error:
+        # torchvision registers compiled operators, and fails so beside another build of torch.
+        raise MissingExtraError(
+            f"Expected a timm that imports, got '{error}': install the torchvision that belongs to "
+            f"torch {torch.__version__}."
+        ) from error
     return timm
 
 
