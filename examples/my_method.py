@@ -3,6 +3,7 @@ r"""A self-supervised method in one file: redundancy reduction, as in Barlow Twi
 Train it, evaluate it and compare it like a method of the library:
 
     cognates train my-method --plugin examples/my_method.py --data fashion-mnist-mini --out runs/my
+    cognates evaluate runs/my --plugin runs/my/plugin.py
 
 The idea: the same feature of two views should correlate perfectly, and different features not at
 all. With C the (d, d) correlation matrix between the views' features over the batch,

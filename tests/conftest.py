@@ -1,7 +1,10 @@
 """What all tests share: seeds, one thread, the `../shared` folder and real processes."""
 
+import importlib
 import importlib.util
 import random
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +43,23 @@ def run_processes():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.run
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """Import torchvision, also where its compiled part does not fit a torch without CUDA."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield importlib.import_module("torchvision")
+            return
+        except ImportError:
+            pytest.skip("torchvision is not installed")
+        except RuntimeError:
+            for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+        # The two operators whose schema torchvision's Python part expects when it is imported.
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        yield importlib.import_module("torchvision")

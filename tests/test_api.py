@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import subprocess
@@ -198,7 +199,7 @@ def test_any_module_is_an_encoder_and_must_be_brought_again(source, tmp_path):
         settings=TINY,
         progress=False,
     )
-    assert run.config.encoder.name == "custom:Mine"
+    assert run.config.encoder.name.startswith("custom:Mine-")
     assert cognates.load(run.path, encoder=Mine()).embed(pixels(2, 12)).representation.shape == (
         2,
         20,
@@ -206,8 +207,48 @@ def test_any_module_is_an_encoder_and_must_be_brought_again(source, tmp_path):
     code = f"import cognates; cognates.load({str(run.path)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "encoder=module" in done.stderr
-    with pytest.raises(ConfigError, match="devices=1"):
-        cognates.train("simsiam", data=source, out=tmp_path / "x", encoder=Mine(), devices=2)
+    # However it is asked for, the other processes do not have the module.
+    two = dataclasses.replace(
+        run.config, training=dataclasses.replace(run.config.training, devices=2)
+    )
+    for options in ({"encoder": Mine(), "devices": 2}, {"config": two}):
+        with pytest.raises(ConfigError, match="for 2 processes, got the module 'custom:Mine-"):
+            cognates.train("simsiam", data=source, out=tmp_path / "x", batch_size=16, **options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_two_modules_of_one_class_name_are_not_confused(source, tmp_path):
+    class Mine(nn.Sequential):
+        pass
+
+    def train(width):
+        return cognates.train(
+            *("simsiam",),
+            data=source,
+            out=tmp_path / f"{width}",
+            encoder=Mine(nn.Flatten(), nn.Linear(3 * 12 * 12, width)),
+            epochs=1,
+            batch_size=16,
+            device="cpu",
+            settings=TINY,
+            progress=False,
+        )
+
+    first, second = train(20), train(24)
+    assert first.config.encoder.name != second.config.encoder.name
+    for run, width in ((first, 20), (second, 24)):
+        assert run.load().embed(pixels(2, 12)).representation.shape == (2, width)
+    code = (
+        "import cognates\nfrom torch import nn\n"
+        "class Mine(nn.Sequential):\n    pass\n"
+        f"module = Mine(nn.Flatten(), nn.Linear({3 * 12 * 12}, 24))\n"
+        f"cognates.load({str(second.path)!r}, encoder=module)\n"
+        f"cognates.load({str(first.path)!r}, encoder=module)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    said = done.stderr.strip().splitlines()[-1]
+    assert f"'{first.config.encoder.name}' that the run was started with, got" in said
+    assert second.config.encoder.name in said
 
 
 def test_training_starts_from_the_weights_of_an_earlier_run(run, source, tmp_path):
@@ -265,13 +306,13 @@ def test_options_replace_fields_of_the_start_and_nothing_else():
     same = resolve(None, config=base)
     assert same == base
     changed = resolve(
-        "simsiam", config=base, epochs=3, image_size=16, seed=5, settings=["views.1.blur=0.25"]
+        "simsiam", config=base, epochs=30, image_size=16, seed=5, settings=["views.1.blur=0.25"]
     )
     assert changed.method.name == "simsiam"
     assert changed.method.layers == base.method.layers
     assert [view.size for view in changed.views] == [16, 16]
     assert [view.blur for view in changed.views] == [0.0, 0.25]
-    assert (changed.training.epochs, changed.training.seed) == (3, 5)
+    assert (changed.training.epochs, changed.training.seed) == (30, 5)
     assert changed.optimiser == base.optimiser
 
 

@@ -63,6 +63,18 @@ def test_the_first_view_has_the_size_of_the_data_and_later_ones_may_differ():
         dataclasses.replace(config, views=config.views[::-1])
 
 
+def test_a_warm_up_longer_than_the_run_is_refused_and_one_as_long_is_not():
+    config = named.get("cifar10").build("simsiam")
+    training = dataclasses.replace(config.training, epochs=5)
+    whole = dataclasses.replace(config.optimiser, warmup_epochs=5.0)
+    assert dataclasses.replace(config, training=training, optimiser=whole).training.epochs == 5
+    longer = dataclasses.replace(config.optimiser, warmup_epochs=5.5)
+    with pytest.raises(ConfigError, match=r"'training\.epochs' = 5, got 5\.5: train longer"):
+        dataclasses.replace(config, training=training, optimiser=longer)
+    with pytest.raises(ConfigError, match=r"warmup_epochs' of at most .* = 5, got 10"):
+        resolve("simsiam", recipe="cifar10", epochs=5)
+
+
 def test_every_recipe_builds_for_every_method_and_returns_from_json():
     pairs = [(recipe, method) for recipe in named.names() for method in ("simsiam", "vi-simsiam")]
     assert len(pairs) >= 10

@@ -37,7 +37,7 @@ def installed_by_make():
     """Return the requirements of the library, its tools, its benchmarks and its build."""
     extras = PROJECT["project"]["optional-dependencies"]
     groups = [PROJECT["build-system"]["requires"], PROJECT["project"]["dependencies"]]
-    groups += [extras[name] for name in ("dev", "hub", "bench")]
+    groups += [extras[name] for name in ("dev", "hub", "timm", "bench")]
     found = [Requirement(line) for group in groups for line in group]
     return [one for one in found if one.name != "cognates"]
 

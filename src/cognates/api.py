@@ -92,7 +92,8 @@ def train(
         clip: largest norm of the gradient.
         max_unreadable: share of unreadable files above which the source is refused.
         stop_on_collapse: end a run whose representation collapses with a `CollapseError`.
-        plugin: a Python file that registers a method of yours.
+        plugin: a Python file that registers a method of yours; the run keeps a copy. To `resume` or
+            repeat such a run, name a file again.
         resume: an interrupted run to go on with; other arguments may only say what it was started
             with.
         settings: any other field, as "optimiser.momentum=0.95".
@@ -112,6 +113,8 @@ def train(
         run = cognates.train("vi-simsiam", data="folder:photos", out="runs/photos", epochs=50)
         ```
     """
+    from torch import nn
+
     from cognates.training.loop import fit
 
     if resume is not None and config is None:
@@ -122,7 +125,7 @@ def train(
         recipe=recipe,
         config=config,
         settings=settings,
-        encoder=_named(encoder, devices),
+        encoder=bring(encoder) if isinstance(encoder, nn.Module) else encoder,
         data=data,
         image_size=image_size,
         epochs=epochs,
@@ -146,20 +149,26 @@ def train(
     return Run(folder, recorded)
 
 
-def load(path: str | Path, *, encoder: nn.Module | None = None) -> Model:
+def load(
+    path: str | Path, *, encoder: nn.Module | None = None, plugin: str | Path | None = None
+) -> Model:
     """Load the trained model of a run directory, on the CPU.
+
+    Nothing of the run is executed: a method from a plug-in needs the file named again.
 
     Args:
         path: the folder of a finished run.
         encoder: the module that the run was trained with, if it was a module of yours.
+        plugin: the file of the method, if the run was trained with one that this process has not
+            loaded; the run's own copy is `plugin.py` in its folder.
 
     Raises:
-        ConfigError: `path` is no finished run.
+        ConfigError: `path` is no finished run, or it needs a plug-in.
         StorageError: a file of the model is damaged.
     """
     if encoder is not None:
         bring(encoder)
-    return Model.read(path, device="cpu")
+    return Model.read(path, device="cpu", plugin=plugin)
 
 
 def evaluate(
@@ -169,6 +178,7 @@ def evaluate(
     *,
     device: str = "auto",
     grid: int | None = None,
+    plugin: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
     r"""Measure a run beside raw pixels and the encoder as it was before training.
@@ -179,6 +189,7 @@ def evaluate(
         only: names of protocols or of their groups; None: all.
         device: "auto", "cpu" or "cuda".
         grid: penalties that the linear probes try, at least 1; None: the protocol's.
+        plugin: the file of the run's method, as for `load`.
         progress: called with one line of text after every step.
 
     Returns:
@@ -186,7 +197,8 @@ def evaluate(
         two folders of one name have two files.
 
     Raises:
-        ConfigError: no finished run, an unknown protocol, or a grid below 1.
+        ConfigError: no finished run, one that needs a plug-in, an unknown protocol, or a grid below
+            1.
         DataError: the source cannot be used, has no test images, or has no labels where every
             protocol of `only` needs them.
     """
@@ -197,7 +209,7 @@ def evaluate(
     if grid is not None and grid < 1:
         raise ConfigError(f"Expected a grid of at least 1 penalty, got {grid}.")
     folder = run.path if isinstance(run, Run) else Path(run)
-    model = Model.read(folder, device=device)
+    model = Model.read(folder, device=device, plugin=plugin)
     source = data or model.config.data.source
     train_images, test_images = (
         _images(model.config, source, split) for split in ("train", "test")
@@ -239,18 +251,6 @@ def _folder(out: str | Path | None, resume: str | Path | None) -> Path:
             f"Expected one run, got resume '{resume}' and out '{out}': leave one out."
         )
     return Path(out if out is not None else resume or "")
-
-
-def _named(encoder: str | nn.Module | None, devices: int | None) -> str | None:
-    """Return the name of an encoder; a module of the caller's becomes known in this process."""
-    if encoder is None or isinstance(encoder, str):
-        return encoder
-    if (devices or 1) > 1:
-        raise ConfigError(
-            "Expected the name of an encoder for several processes, got a module, which only this "
-            "process knows: train with devices=1."
-        )
-    return bring(encoder)
 
 
 def _images(config: RunConfig, source: str, split: str) -> Images:

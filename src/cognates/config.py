@@ -138,7 +138,9 @@ class RunConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     training: TrainingConfig
     plugin: str | None = None
-    """The file that registers the method, if it is not part of the library."""
+    """Where the file lay that registers the method, if it is not part of the library."""
+    plugin_sha256: str | None = None
+    """Checksum of that file; the run directory has a copy, plugin.py."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -148,6 +150,13 @@ class RunConfig:
             raise ConfigError(
                 f"Expected 'views.0.size' equal to 'data.image_size' = {self.data.image_size}, got "
                 f"{self.views[0].size}: --image-size sets both."
+            )
+        # The rate would never reach its peak: the recipe is for a longer run.
+        if self.optimiser.warmup_epochs > self.training.epochs:
+            raise ConfigError(
+                f"Expected 'optimiser.warmup_epochs' of at most 'training.epochs' = "
+                f"{self.training.epochs}, got {self.optimiser.warmup_epochs:g}: train longer, or "
+                f"--set optimiser.warmup_epochs={self.training.epochs / 10:g}."
             )
 
     def to_json(self) -> str:

@@ -43,11 +43,13 @@ class Model:
         self._transform = Transform(size=data.image_size, mean=data.mean, std=data.std)
 
     @classmethod
-    def read(cls, path: str | Path, *, device: str = "auto") -> Model:
+    def read(
+        cls, path: str | Path, *, device: str = "auto", plugin: str | Path | None = None
+    ) -> Model:
         """Read the model of a run directory; see `cognates.load`."""
         if not Path(path).is_dir():
             raise ConfigError(f"Expected the folder of a run, got '{path}': no such folder.")
-        loaded = read_model(path)
+        loaded = read_model(path, plugin=plugin)
         training = replace(loaded.config.training, device=device, devices=1)
         return cls(loaded, prepare.torch_device(replace(loaded.config, training=training)))
 

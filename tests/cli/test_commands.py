@@ -13,37 +13,6 @@ from PIL import Image
 from cognates import load
 from cognates.cli.main import COMMANDS, main
 
-PLUGIN = """
-from dataclasses import dataclass
-from typing import ClassVar
-from torch import nn
-from cognates.methods import Method, MethodConfig, register
-from cognates.types import Embedding, Loss
-
-class Tiny(Method):
-    default_score = "view-disagreement"
-
-    def __init__(self, encoder):
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, batch):
-        a, b = (self.encoder(view) for view in batch.views)
-        return Loss({"alignment": (a - b).square().mean()}, a.detach())
-
-    def embed(self, images):
-        return Embedding(self.encoder(images), None)
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class TinyConfig(MethodConfig):
-    name: ClassVar[str] = "tiny-for-cli-test"
-    paper: ClassVar[str] = "none"
-
-    def build(self, encoder: nn.Module, *, width: int) -> Tiny:
-        return Tiny(encoder)
-"""
-
 
 def test_a_run_directory_holds_what_the_house_says(run):
     names = {path.name for path in run.iterdir()}
@@ -176,6 +145,32 @@ def test_embed_writes_parquet_and_the_least_certain_files(run, tmp_path):
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_embed_of_a_folder_with_splits_takes_every_image_and_no_label_for_those_outside(
+    run, tmp_path, monkeypatch
+):
+    from cognates.cli import embed
+
+    monkeypatch.setattr(embed, "_BATCH", 2)  # one batch has no label at all
+    paths = [
+        *("cover.png", "extra/1.png", "extra/2.png", "test/a/1.png", "test/b/1.png"),
+        *("train/a/1.png", "train/b/1.png"),
+    ]
+    for number, path in enumerate(paths):
+        (tmp_path / "photos" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), 30 * number).save(tmp_path / "photos" / path)
+    out = tmp_path / "photos.parquet"
+    source = f"folder:{tmp_path / 'photos'}"
+    assert main(["embed", str(run), "--data", source, "--out", str(out), "--quiet"]) == 0
+    table = pq.read_table(out)
+    assert table["path"].to_pylist() == paths
+    assert table["label"].to_pylist() == [None, None, None, "a", "b", "a", "b"]
+    assert len(load(run).embed(source).uncertainty) == 7
+    with (tmp_path / "photos-least-certain.csv").open() as file:
+        rows = {row["path"]: row["label"] for row in csv.DictReader(file)}
+    assert rows["cover.png"] == ""
+    assert rows["train/b/1.png"] == "b"
+
+
 def test_embed_of_arrays_has_index_and_label(run, source, tmp_path):
     out = tmp_path / "arrays.parquet"
     assert main(["embed", str(run), "--data", source, "--out", str(out)]) == 0
@@ -205,16 +200,6 @@ def test_methods_lists_and_describes(capsys):
     assert "arxiv.org/abs/2203.11437" in described
     assert "per_dimension = True" in described
     assert "keeps SimSiam's learning rates" in described
-
-
-def test_a_method_in_one_file_trains(source, small, tmp_path, capsys):
-    plugin = tmp_path / "tiny_method.py"
-    plugin.write_text(PLUGIN)
-    options = small[: small.index("--set")]
-    arguments = ["train", "--plugin", str(plugin), "--data", source, "--out", str(tmp_path / "r")]
-    assert main([*arguments, *options]) == 0
-    assert load(tmp_path / "r").default_score == "view-disagreement"
-    assert main(["methods", "tiny-for-cli-test", "--plugin", str(plugin)]) == 0
 
 
 def test_data_describes_a_source(source, capsys):

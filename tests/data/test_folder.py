@@ -96,14 +96,18 @@ def test_a_lone_train_folder_is_divided_and_beside_others_it_is_a_class(tmp_path
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 16, "test": 4}
 
 
-def test_images_outside_of_the_splits_are_left_out_and_the_note_says_so(tmp_path):
+def test_images_outside_of_the_splits_are_in_the_whole_only_and_the_note_says_so(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "cover.jpg", "extra/1.jpg")
     source = open_folder(tmp_path)
     assert len(source.splits["train"]) == 2
     assert len(source.splits["test"]) == 1
-    assert len(source.whole()) == 3
-    assert "2 images outside of train, test are left out, e.g. cover.jpg" in source.note
+    assert source.path[source.whole().rows].tolist() == [
+        *("cover.jpg", "extra/1.jpg", "test/a/1.jpg", "train/a/1.jpg", "train/b/1.jpg")
+    ]
+    said = "2 images outside of train, test are left out of training and evaluation, e.g. cover.jpg"
+    assert said in source.note
     assert source.target_names["label"] == ("a", "b")
+    assert source.targets["label"].tolist() == [-1, -1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(

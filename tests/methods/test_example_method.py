@@ -41,6 +41,24 @@ def test_the_example_is_short_and_loads_twice_without_harm(kind):
     assert get("my-method") is kind
 
 
+def test_a_plug_in_is_known_by_its_content(kind, tmp_path):
+    copy = tmp_path / "plugin.py"
+    copy.write_bytes(EXAMPLE.read_bytes())
+    assert load_plugin(copy) == ["my-method"]
+    assert get("my-method") is kind
+    copy.write_text(EXAMPLE.read_text() + "\n# another version\n")
+    with pytest.raises(ConfigError, match="with the checksum"):
+        load_plugin(copy, sha256=registry.plugin_of(kind()).sha256)
+    assert load_plugin(copy) == ["my-method"]
+    other = get("my-method")
+    assert other is not kind
+    assert registry.plugin_of(other()).source == copy.read_bytes()
+    # The one that was named last gives the name its meaning.
+    assert load_plugin(EXAMPLE) == ["my-method"]
+    assert get("my-method") is kind
+    assert [path.name for path in tmp_path.iterdir()] == ["plugin.py"]
+
+
 def test_its_hyperparameters_have_a_help_text_and_a_check(kind):
     fields = [field.name for field in dataclasses.fields(kind)]
     assert fields == ["dim", "hidden", "weight"]

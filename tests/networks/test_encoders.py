@@ -1,7 +1,9 @@
 """convnet, mlp and the registry."""
 
+import builtins
 import sys
 import types
+import warnings
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cognates.errors import ConfigError, MissingExtraError
-from cognates.networks import as_encoder, build_encoder, encoder_names
+from cognates.networks import as_encoder, bring, build_encoder, encoder_names
 from cognates.networks.convnet import ConvNet
 from cognates.networks.mlp import MLP
 
@@ -146,6 +148,27 @@ def test_any_module_is_an_encoder_and_is_left_as_it_was():
     )
 
 
+def test_modules_that_are_brought_go_by_class_and_structure():
+    def net(width):
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, width))
+
+    names = [bring(net(3)), bring(net(5)), bring(nn.Sequential(nn.Linear(12, 3)))]
+    assert len(set(names)) == 3
+    assert bring(net(3)) == names[0]
+    assert build_encoder(names[1], channels=3, image_size=2)[1] == 5
+    assert bring(nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten())).startswith("custom:Sequential-")
+    with pytest.raises(ConfigError, match=f"'custom:Sequential-0'.*got .*{names[0]}"):
+        build_encoder("custom:Sequential-0", channels=3, image_size=2)
+
+
+def test_two_classes_of_one_name_with_the_same_parts_are_refused():
+    one, other = (type("Same", (nn.Flatten,), {"__module__": home}) for home in ("a", "b"))
+    name = bring(one())
+    assert bring(type("Same", (nn.Flatten,), {"__module__": "a"})()) == name
+    with pytest.raises(ConfigError, match=r"got a\.Same and b\.Same with the same parts: rename"):
+        bring(other())
+
+
 def test_a_module_that_is_no_encoder_is_refused_and_keeps_its_mode():
     with pytest.raises(ConfigError, match=r"\(n, d\), got \(2, 4, 6, 6\) from Conv2d"):
         as_encoder(nn.Conv2d(3, 4, 3), channels=3, image_size=8)
@@ -213,8 +236,27 @@ def test_without_timm_one_sentence_says_how_to_get_it(monkeypatch):
         build_encoder("timm:resnet18", channels=3, image_size=32)
 
 
-def test_the_real_timm_works():
-    pytest.importorskip("timm")
+def test_a_timm_that_does_not_import_is_one_sentence(monkeypatch):
+    def refuse(name, *arguments, real=builtins.__import__, **options):
+        if name == "timm":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=r"torchvision::nms.*belongs to torch 2\."):
+        build_encoder("timm:resnet18", channels=3, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def timm(torchvision):
+    """Import timm, which imports torchvision."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("timm")
+
+
+def test_the_real_timm_works(timm):
+    assert len(timm.list_models()) > 1000
     for name in ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224"):
         encoder, width = build_encoder(f"timm:{name}", channels=1, image_size=64)
         assert encoder.eval()(torch.zeros(2, 1, 64, 64)).shape == (2, width)

@@ -1,9 +1,6 @@
 """ResNets against torchvision's names, shapes and outputs."""
 
 import hashlib
-import importlib
-import sys
-import warnings
 
 import pytest
 import torch
@@ -47,26 +44,6 @@ def _randomise(network):
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.ndim == 1:
                 tensor.normal_(0.5, 0.2, generator=generator)
-
-
-@pytest.fixture(scope="module")
-def torchvision():
-    """Import torchvision, also where its compiled part does not fit this torch."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield importlib.import_module("torchvision")
-            return
-        except ImportError:
-            pytest.skip("torchvision is not installed")
-        except RuntimeError:
-            for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-                del sys.modules[name]
-        # The two operators whose schema torchvision's Python part expects when it is imported.
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        yield importlib.import_module("torchvision")
 
 
 def test_names_shapes_and_order_are_those_frozen_from_torchvision():

@@ -1,16 +1,19 @@
 """A data set of a few tiny images and the configuration of a run that takes a second on it."""
 
 import dataclasses
+import json
 import signal
 import textwrap
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cognates.config import DataConfig, EncoderConfig, OptimiserConfig, RunConfig, TrainingConfig
 from cognates.data.views import ViewSpec, crop_and_flip
 from cognates.methods.registry import get, load_plugin
+from cognates.training import loop
 
 SIZE = 8
 
@@ -62,6 +65,40 @@ def changed():
         return config
 
     return change
+
+
+@pytest.fixture
+def fit():
+    """Return a function that trains in silence: fit(config, run, resume=True)."""
+    return lambda config, run, **options: loop.fit(config, run, progress=False, **options)
+
+
+@pytest.fixture
+def weights():
+    """Return a function that reads the weights of a run's checkpoint."""
+    return lambda run: load_file(run / "checkpoint" / "weights.safetensors")
+
+
+@pytest.fixture
+def metrics():
+    """Return a function that reads the lines of a run's metrics.jsonl."""
+    return lambda run: [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+@pytest.fixture
+def assert_same_weights(weights):
+    """Return a function that compares the weights of two runs bit by bit."""
+
+    def check(run, other):
+        a, b = weights(run), weights(other)
+        assert a.keys() == b.keys()
+        assert len(a) >= 4
+        for name in a:
+            assert torch.equal(a[name], b[name]), name
+
+    return check
 
 
 PLUGIN = """

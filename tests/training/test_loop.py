@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -12,29 +10,9 @@ from cognates.errors import (
 from cognates.training import checkpoint, loop, monitors, prepare
 
 
-def fit(config, run, **options):
-    return loop.fit(config, run, progress=False, **options)
-
-
-def weights(run):
-    from safetensors.torch import load_file
-
-    return load_file(run / "checkpoint" / "weights.safetensors")
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_weights(run, other):
-    a, b = weights(run), weights(other)
-    assert a.keys() == b.keys()
-    assert len(a) >= 4
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
-def test_a_run_is_a_function_of_its_configuration(config, changed, tmp_path):
+def test_a_run_is_a_function_of_its_configuration(
+    config, changed, tmp_path, fit, weights, assert_same_weights
+):
     torch.manual_seed(1)
     fit(config, tmp_path / "a")
     torch.manual_seed(2)
@@ -46,7 +24,7 @@ def test_a_run_is_a_function_of_its_configuration(config, changed, tmp_path):
     )
 
 
-def test_a_run_leaves_the_global_generator_as_it_was(config, tmp_path):
+def test_a_run_leaves_the_global_generator_as_it_was(config, tmp_path, fit):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     fit(config, tmp_path / "run")
@@ -54,7 +32,7 @@ def test_a_run_leaves_the_global_generator_as_it_was(config, tmp_path):
 
 
 def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(
-    config, tmp_path, stop_at, monkeypatch
+    config, tmp_path, stop_at, monkeypatch, fit, metrics, assert_same_weights
 ):
     fit(config, tmp_path / "whole")
     stopped, run = 0, tmp_path / "parts"
@@ -77,7 +55,9 @@ def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(
     assert [line["time"] for line in parts] == sorted(line["time"] for line in parts)
 
 
-def test_dropout_is_a_function_of_the_step_as_well(plugin, tmp_path, stop_at, monkeypatch):
+def test_dropout_is_a_function_of_the_step_as_well(
+    plugin, tmp_path, stop_at, monkeypatch, fit, metrics
+):
     config = plugin("noisy")
     torch.manual_seed(1)
     fit(config, tmp_path / "whole")
@@ -91,7 +71,9 @@ def test_dropout_is_a_function_of_the_step_as_well(plugin, tmp_path, stop_at, mo
     assert [line["terms"] for line in a] == [line["terms"] for line in b]
 
 
-def test_accumulated_gradients_of_a_separable_loss_equal_the_large_batch(plugin, tmp_path):
+def test_accumulated_gradients_of_a_separable_loss_equal_the_large_batch(
+    plugin, tmp_path, fit, weights, metrics
+):
     whole = plugin("separable", training__precision="64-true")
     parts = plugin("separable", training__precision="64-true", training__accumulate=4)
     fit(whole, tmp_path / "whole")
@@ -113,7 +95,7 @@ def test_the_gradient_is_clipped_after_its_norm_was_taken():
     torch.testing.assert_close(module.weight.grad, torch.tensor([[0.6, 0.8]]))
 
 
-def test_bf16_and_clipping_train(config, changed, tmp_path):
+def test_bf16_and_clipping_train(config, changed, tmp_path, fit, weights):
     config = changed(config, training__precision="bf16-mixed", optimiser__clip=0.1)
     fit(config, tmp_path / "run")
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {
@@ -133,7 +115,7 @@ def test_a_constant_rate_stays_at_the_peak(config, changed):
     assert {group["lr"] for group in optimiser.param_groups if not group["constant"]} == {rate}
 
 
-def test_initial_weights_come_from_an_earlier_run(config, changed, tmp_path):
+def test_initial_weights_come_from_an_earlier_run(config, changed, tmp_path, fit, weights):
     fit(config, tmp_path / "first")
     second = changed(config, encoder__init=str(tmp_path / "first"), training__seed=7)
     old = weights(tmp_path / "first")
@@ -146,7 +128,7 @@ def test_initial_weights_come_from_an_earlier_run(config, changed, tmp_path):
 
 
 def test_a_term_that_turns_nan_is_named_with_its_step_and_the_last_checkpoint_stays(
-    plugin, tmp_path
+    plugin, tmp_path, fit, weights
 ):
     with pytest.raises(NonFiniteError, match="'variance' = nan between steps 6 and 7") as caught:
         fit(plugin("not-finite", training__checkpoint_minutes=0.0), tmp_path / "run")
@@ -156,7 +138,7 @@ def test_a_term_that_turns_nan_is_named_with_its_step_and_the_last_checkpoint_st
     assert "NonFiniteError" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_a_method_without_a_stopped_gradient_sets_off_the_collapse_warning(plugin, tmp_path):
+def test_a_method_without_a_stopped_gradient_sets_off_the_collapse_warning(plugin, tmp_path, fit):
     fields = {"optimiser__learning_rate": 1.0, "training__epochs": 12}
     with pytest.warns(CollapseWarning, match="The representation collapsed"):
         fit(plugin("collapsing", **fields), tmp_path / "run")
@@ -168,13 +150,13 @@ def test_a_method_without_a_stopped_gradient_sets_off_the_collapse_warning(plugi
     assert not (tmp_path / "stopped" / "model").exists()
 
 
-def test_a_healthy_method_trains_without_a_warning(config, changed, tmp_path):
+def test_a_healthy_method_trains_without_a_warning(config, changed, tmp_path, fit, metrics):
     # warnings are errors here
     fit(changed(config, training__epochs=12), tmp_path / "run")
     assert min(line["spread"] for line in metrics(tmp_path / "run")) > 0.3
 
 
-def test_what_after_step_returns_is_recorded(plugin, tmp_path):
+def test_what_after_step_returns_is_recorded(plugin, tmp_path, fit, metrics):
     fit(plugin("separable"), tmp_path / "run")
     assert [line["extra"]["steps_seen"] for line in metrics(tmp_path / "run")] == [3, 7, 9, 11, 15]
 

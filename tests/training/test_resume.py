@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from cognates.errors import CognatesError, ConfigError, Interrupted
 from cognates.methods.registry import get, load_plugin
@@ -36,14 +35,6 @@ def spawner():
     return context
 
 
-def weights(run):
-    return load_file(run / "checkpoint" / "weights.safetensors")
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def train(config, run, resume):
     torch.set_num_threads(1)
     loop.fit(config, run, resume=resume, progress=False)
@@ -57,7 +48,7 @@ def wait_until(condition, seconds=60.0):
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_undisturbed_one(
-    config, changed, tmp_path, spawner
+    config, changed, tmp_path, spawner, weights, metrics
 ):
     config = changed(config, training__epochs=10, training__checkpoint_minutes=0.0)
     train(config, tmp_path / "whole", False)
@@ -119,7 +110,7 @@ def command(config, run, path):
     ],
 )
 def test_a_signal_ends_a_run_with_its_exit_code_and_how_to_resume(
-    config, changed, tmp_path, spawner, number, code, devices
+    config, changed, tmp_path, spawner, number, code, devices, metrics
 ):
     config = changed(config, training__epochs=5000, training__devices=devices)
     run, said = tmp_path / "run", tmp_path / "said.txt"
@@ -139,7 +130,7 @@ def test_a_signal_ends_a_run_with_its_exit_code_and_how_to_resume(
         assert any("images/s: about" in line for line in before)
 
 
-def share_a_batch(config, changed, tmp_path, capfd, precision, **fields):
+def share_a_batch(config, changed, tmp_path, capfd, metrics, precision, **fields):
     """Train on one and on two processes and return both run directories."""
     config = changed(
         config,
@@ -163,10 +154,17 @@ def share_a_batch(config, changed, tmp_path, capfd, precision, **fields):
 
 @pytest.mark.ddp
 def test_two_processes_equal_one_in_float64_and_come_close_in_float32(
-    config, changed, tmp_path, capfd, record_property
+    config, changed, tmp_path, capfd, record_property, weights, metrics
 ):
     runs = share_a_batch(
-        config, changed, tmp_path, capfd, "64-true", encoder__name="convnet", encoder__width=4
+        config,
+        changed,
+        tmp_path,
+        capfd,
+        metrics,
+        "64-true",
+        encoder__name="convnet",
+        encoder__width=4,
     )
     assert "num_batches_tracked" in " ".join(weights(runs[0]))
     for one, two in zip(*map(metrics, runs), strict=True):
@@ -180,7 +178,14 @@ def test_two_processes_equal_one_in_float64_and_come_close_in_float32(
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-8)
 
     runs = share_a_batch(
-        config, changed, tmp_path, capfd, "32-true", encoder__name="convnet", encoder__width=4
+        config,
+        changed,
+        tmp_path,
+        capfd,
+        metrics,
+        "32-true",
+        encoder__name="convnet",
+        encoder__width=4,
     )
     losses = max(
         abs(one["loss"] - two["loss"]) for one, two in zip(*map(metrics, runs), strict=True)
@@ -196,7 +201,7 @@ def test_two_processes_equal_one_in_float64_and_come_close_in_float32(
 
 @pytest.mark.ddp
 def test_a_run_of_two_processes_resumes_on_one_and_a_plug_in_reaches_both(
-    config, changed, tmp_path, capfd
+    config, changed, tmp_path, capfd, metrics
 ):
     example = REPOSITORY / "examples" / "my_method.py"
     name = load_plugin(example)[0]

@@ -1,6 +1,8 @@
+import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,33 +16,11 @@ from cognates.errors import (
     Interrupted,
     StorageError,
 )
-from cognates.training import checkpoint, loop, storage
+from cognates.training import checkpoint, storage
 from cognates.training.checkpoint import finalise, read_model
 
 
-def fit(config, run, **options):
-    return loop.fit(config, run, progress=False, **options)
-
-
-def weights(run):
-    from safetensors.torch import load_file
-
-    return load_file(run / "checkpoint" / "weights.safetensors")
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_weights(run, other):
-    a, b = weights(run), weights(other)
-    assert a.keys() == b.keys()
-    assert len(a) >= 4
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
-def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_path):
+def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_path, fit):
     run = tmp_path / "run"
     resolved = fit(config, run)
     assert {path.name for path in run.iterdir()} == {
@@ -64,7 +44,7 @@ def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_pat
     assert environment["seconds"] > 0
 
 
-def test_every_line_of_the_metrics_has_what_the_report_needs(config, tmp_path):
+def test_every_line_of_the_metrics_has_what_the_report_needs(config, tmp_path, fit, metrics):
     fit(config, tmp_path / "run")
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [4, 8, 10, 12, 16]
@@ -82,7 +62,9 @@ def test_every_line_of_the_metrics_has_what_the_report_needs(config, tmp_path):
     assert lines[-1]["learning_rate"] < lines[-2]["learning_rate"] < 0.5 * 16 / 256
 
 
-def test_lines_written_after_the_last_checkpoint_are_not_there_twice(config, tmp_path, stop_at):
+def test_lines_written_after_the_last_checkpoint_are_not_there_twice(
+    config, tmp_path, stop_at, fit, metrics
+):
     run = tmp_path / "run"
     stop_at(9)
     with pytest.raises(Interrupted):
@@ -96,7 +78,7 @@ def test_lines_written_after_the_last_checkpoint_are_not_there_twice(config, tmp
     assert metrics(run)[2]["loss"] != 0
 
 
-def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path):
+def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path, fit, weights):
     resolved = fit(config, tmp_path / "run")
     loaded = read_model(tmp_path / "run")
     assert loaded.config == resolved
@@ -111,7 +93,7 @@ def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path):
         assert torch.equal(loaded.method.state_dict()[name], value)
 
 
-def test_model_is_enough_to_load_and_a_damaged_file_is_refused(plugin, config, tmp_path):
+def test_model_is_enough_to_load_and_a_damaged_file_is_refused(plugin, config, tmp_path, fit):
     fit(plugin("separable"), tmp_path / "run")
     (tmp_path / "alone").mkdir()
     shutil.copytree(tmp_path / "run" / "model", tmp_path / "alone" / "model")
@@ -127,13 +109,48 @@ def test_model_is_enough_to_load_and_a_damaged_file_is_refused(plugin, config, t
         read_model(tmp_path)
 
 
-def test_the_bank_is_thinned_evenly_without_copying_pixels(config, tmp_path, monkeypatch):
+def test_a_run_keeps_its_plug_in_and_resumes_without_the_file(
+    plugin, tmp_path, stop_at, fit, assert_same_weights
+):
+    config = plugin("noisy")
+    file = Path(config.plugin)
+    source = file.read_bytes()
+    fit(config, tmp_path / "whole")
+    run = tmp_path / "parts"
+    stop_at(5)
+    command = re.escape(f"`cognates train --resume {run} --plugin {run / 'plugin.py'}`")
+    with pytest.raises(Interrupted, match=command):
+        fit(config, run)
+    file.unlink()
+    stop_at(1000)
+    fit(config, run, resume=True)
+    assert_same_weights(tmp_path / "whole", run)
+    for folder in (run, run / "model"):
+        assert (folder / "plugin.py").read_bytes() == source
+    record = json.loads((run / "config.json").read_text())
+    assert record["plugin"] == str(file)
+    assert record["plugin_sha256"] == hashlib.sha256(source).hexdigest()
+    sums = json.loads((run / "model" / "model.json").read_text())["sha256"]
+    assert sums["plugin.py"] == record["plugin_sha256"]
+
+
+def test_a_plug_in_replaces_no_file_of_that_name(plugin, tmp_path, fit):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "plugin.py").write_text("mine = 1")
+    with pytest.raises(ConfigError, match="rename that file"):
+        fit(plugin("separable"), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plugin.py"]
+
+
+def test_the_bank_is_thinned_evenly_without_copying_pixels(config, tmp_path, monkeypatch, fit):
     monkeypatch.setattr(checkpoint, "BANK_SIZE", 20)
     fit(config, tmp_path / "run")
     assert read_model(tmp_path / "run").bank["representation"].shape == (16, 16)
 
 
-def test_an_interrupted_run_can_be_made_a_model_and_still_resumed(config, tmp_path, stop_at):
+def test_an_interrupted_run_can_be_made_a_model_and_still_resumed(
+    config, tmp_path, stop_at, fit, assert_same_weights
+):
     fit(config, tmp_path / "whole")
     stop_at(6)
     with pytest.raises(Interrupted):
@@ -145,7 +162,7 @@ def test_an_interrupted_run_can_be_made_a_model_and_still_resumed(config, tmp_pa
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_folder_with_another_run_is_refused_and_untouched(config, tmp_path):
+def test_a_folder_with_another_run_is_refused_and_untouched(config, tmp_path, fit):
     run = tmp_path / "run"
     fit(config, run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
@@ -167,7 +184,7 @@ def test_a_folder_with_another_run_is_refused_and_untouched(config, tmp_path):
     ],
 )
 def test_resuming_with_a_changed_configuration_names_the_field_and_both_values(
-    config, changed, tmp_path, stop_at, fields, sentence
+    config, changed, tmp_path, stop_at, fields, sentence, fit
 ):
     stop_at(2)
     with pytest.raises(Interrupted):
@@ -176,7 +193,7 @@ def test_resuming_with_a_changed_configuration_names_the_field_and_both_values(
         fit(changed(config, **fields), tmp_path / "run", resume=True)
 
 
-def test_the_device_may_change_on_resume(config, changed, tmp_path, stop_at):
+def test_the_device_may_change_on_resume(config, changed, tmp_path, stop_at, fit):
     stop_at(2)
     with pytest.raises(Interrupted):
         fit(config, tmp_path / "run")
@@ -185,7 +202,7 @@ def test_the_device_may_change_on_resume(config, changed, tmp_path, stop_at):
     assert read(tmp_path / "run" / "config.json").training.device == "auto"
 
 
-def test_resuming_on_other_images_is_refused(config, tmp_path, stop_at):
+def test_resuming_on_other_images_is_refused(config, tmp_path, stop_at, fit):
     stop_at(2)
     with pytest.raises(Interrupted):
         fit(config, tmp_path / "run")
@@ -208,14 +225,14 @@ def test_resuming_on_other_images_is_refused(config, tmp_path, stop_at):
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is_written(
-    config, changed, tmp_path, fields, sentence
+    config, changed, tmp_path, fields, sentence, fit
 ):
     with pytest.raises(ConfigError, match=sentence):
         fit(changed(config, **fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_that_is_a_file_or_cannot_be_made_is_refused(config, tmp_path):
+def test_an_output_that_is_a_file_or_cannot_be_made_is_refused(config, tmp_path, fit):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="got the file"):
         fit(config, tmp_path / "file")
@@ -226,7 +243,7 @@ def test_an_output_that_is_a_file_or_cannot_be_made_is_refused(config, tmp_path)
 
 
 def test_a_full_disk_while_training_keeps_the_last_checkpoint(
-    config, changed, tmp_path, monkeypatch
+    config, changed, tmp_path, monkeypatch, fit, assert_same_weights
 ):
     import errno
     import os
@@ -250,14 +267,14 @@ def test_a_full_disk_while_training_keeps_the_last_checkpoint(
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
-def test_the_configuration_of_a_run_repeats_it(config, tmp_path):
+def test_the_configuration_of_a_run_repeats_it(config, tmp_path, fit, assert_same_weights):
     fit(config, tmp_path / "run")
     again = RunConfig.from_json((tmp_path / "run" / "config.json").read_text())
     fit(again, tmp_path / "again")
     assert_same_weights(tmp_path / "run", tmp_path / "again")
 
 
-def test_a_record_that_is_not_text_is_refused_by_name(config, tmp_path):
+def test_a_record_that_is_not_text_is_refused_by_name(config, tmp_path, fit):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_bytes(b"\xff\xd8\xff\xe0 the start of a photograph")

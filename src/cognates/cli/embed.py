@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cognates.cli.options import File, RunFolder, Source
+from cognates.cli.options import File, OptionalFile, RunFolder, Source
 from cognates.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ _LEAST = 100
 class Command:
     """Write the representation and the uncertainty of every image to a Parquet file.
 
-    Columns: path (or index for arrays), label if there is one, uncertainty (larger is less
-    certain), percentile among the training images, representation. Beside it a CSV file lists the
-    least certain images.
+    All images of the source, also those outside of its splits. Columns: path (or index for arrays),
+    label if there are any, uncertainty (larger is less certain), percentile among the training
+    images, representation. Beside it a CSV file lists the least certain images, and a text file
+    what could not be read.
     """
 
     path: RunFolder
@@ -40,6 +41,8 @@ class Command:
     """The images: folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
     out: File
     """The Parquet file to write."""
+    plugin: OptionalFile = None
+    """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
     """auto, cpu or cuda."""
     max_unreadable: float = 0.1
@@ -49,6 +52,7 @@ class Command:
 
     def run(self) -> None:
         """Embed and write both files, each of them whole or not at all."""
+        from cognates.cli.text import left_out
         from cognates.data import cache
         from cognates.evaluation.store import replace
         from cognates.model import Model
@@ -58,7 +62,7 @@ class Command:
             raise ConfigError(
                 f"Expected a Parquet file to write, got '{out}': for example photos.parquet."
             )
-        model = Model.read(self.path, device=self.device)
+        model = Model.read(self.path, device=self.device, plugin=self.plugin)
         images = cache.load(
             self.data,
             "all",
@@ -72,8 +76,14 @@ class Command:
         listed = out.with_name(f"{out.stem}-least-certain.csv")
         text = _least_certain(model, images, uncertainty)
         replace(listed, lambda file: file.write(text.encode("utf8")))
+        missing = out.with_name(f"{out.stem}-unreadable.txt")
+        if images.unreadable or missing.exists():
+            lines = "".join(f"{path}\t{reason}\n" for path, reason in images.unreadable)
+            replace(missing, lambda file: file.write(lines.encode("utf8", "backslashreplace")))
         if not self.quiet:
             print(f"{len(images):,} images: {out}")
+            if images.unreadable:
+                print(left_out(len(images.unreadable), missing))
             print(f"The {min(_LEAST, len(images))} least certain: {listed}")
 
 
@@ -100,6 +110,9 @@ def _tables(model: Model, images: Images, uncertainty: np.ndarray) -> Iterator[p
         h, u = model.embed_stored(images.pixels[rows.start : rows.stop])
         uncertainty[rows.start : rows.stop] = u
         named: dict[str, Any] = _names(images, rows)
+        if "label" in named:
+            # Else a batch without any label would have another type than the one before it.
+            named["label"] = pa.array(named["label"], pa.string())
         named["uncertainty"] = pa.array(u, pa.float64())
         named["percentile"] = pa.array(model.percentile(u), pa.float64())
         named["representation"] = pa.FixedSizeListArray.from_arrays(
@@ -118,8 +131,14 @@ def _names(images: Images, rows: range) -> dict[str, list[Any]]:
     label = images.targets.get("label")
     if label is not None and np.ndim(label) == 1:
         known = images.target_names.get("label")
-        named["label"] = [known[int(label[i])] if known else str(label[i]) for i in rows]
+        named["label"] = [_class(label[i], known) for i in rows]
     return named
+
+
+def _class(label: Any, names: Sequence[str] | None) -> str | None:  # noqa: ANN401  (a numpy scalar)
+    if not names:
+        return str(label)
+    return names[int(label)] if label >= 0 else None
 
 
 def _least_certain(model: Model, images: Images, uncertainty: np.ndarray) -> str:

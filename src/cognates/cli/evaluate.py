@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cognates.cli.options import OptionalSource, RunFolder, Whole, Words
+from cognates.cli.options import OptionalFile, OptionalSource, RunFolder, Whole, Words
 
 if TYPE_CHECKING:
     from cognates.types import Result
@@ -27,6 +28,8 @@ class Command:
     """Another source than the run's own."""
     only: Words = ()
     """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity."""
+    plugin: OptionalFile = None
+    """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
     """auto, cpu or cuda."""
     grid: Whole = None
@@ -37,6 +40,7 @@ class Command:
     def run(self) -> int:
         """Evaluate and print the table; return 1 if every protocol failed."""
         from cognates import api
+        from cognates.cli.text import left_out_of_run
 
         results = api.evaluate(
             self.path,
@@ -44,10 +48,14 @@ class Command:
             self.only or None,
             device=self.device,
             grid=self.grid,
+            plugin=self.plugin,
             progress=None if self.quiet else say,
         )
         if not self.quiet:
             print(table(results))
+            missing = left_out_of_run(Path(self.path)) if self.data is None else ""
+            if missing:  # of another source the loader warns
+                say(missing)
         if results and all(result.error for result in results):
             why = (results[0].error or "").rstrip(".")
             say(f"error: Every protocol failed, the first with: {why}.")

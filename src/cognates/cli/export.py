@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cognates.cli.options import File, RunFolder
+from cognates.cli.options import File, OptionalFile, RunFolder
 from cognates.errors import ConfigError
 
 
@@ -25,6 +25,8 @@ class Command:
     """The library."""
     out: File
     """The file to write."""
+    plugin: OptionalFile = None
+    """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
 
     def run(self) -> None:
         """Write the file."""
@@ -35,7 +37,8 @@ class Command:
         out = Path(self.out)
         if out.suffix not in (".safetensors", ".pth", ".pt"):
             raise ConfigError(f"Expected a file ending in .safetensors or .pth, got '{out}'.")
-        tensors = to_torchvision(Model.read(self.path, device="cpu").encoder)
+        model = Model.read(self.path, device="cpu", plugin=self.plugin)
+        tensors = to_torchvision(model.encoder)
         tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
         if out.suffix == ".safetensors":
             import safetensors.torch

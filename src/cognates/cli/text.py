@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def columns(rows: Sequence[Sequence[str]], *, heads: Sequence[str] = ()) -> str:
@@ -34,3 +35,24 @@ def pairs(rows: Sequence[tuple[str, str]]) -> str:
     """
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
+
+
+def left_out(count: int, where: Path) -> str:
+    """Return a line about unreadable files and the file that lists them.
+
+    Example:
+        >>> left_out(1, Path("runs/photos/unreadable.txt"))
+        'Left out, because unreadable: 1 file, listed in runs/photos/unreadable.txt'
+    """
+    files = f"{count:,} file{'' if count == 1 else 's'}"
+    return f"Left out, because unreadable: {files}, listed in {where}"
+
+
+def left_out_of_run(run: Path) -> str:
+    """Return that line for the images of a run; nothing if all of them can be read."""
+    listed = run / "unreadable.txt"
+    try:
+        count = len(listed.read_text(encoding="utf8").splitlines())
+    except OSError:
+        count = 0
+    return left_out(count, listed) if count else ""

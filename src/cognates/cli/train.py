@@ -62,7 +62,7 @@ class Command:
     resume: OptionalFolder = None
     """An interrupted run to go on with, from its last checkpoint."""
     plugin: OptionalFile = None
-    """A Python file that registers a method of yours."""
+    """A Python file that registers a method of yours; also to resume or repeat such a run."""
     precision: OptionalName = None
     """32-true, bf16-mixed or 64-true."""
     accumulate: Whole = None
@@ -83,6 +83,7 @@ class Command:
     def run(self) -> None:
         """Train, once or once per seed."""
         from cognates import api
+        from cognates.cli.text import left_out_of_run
 
         if self.resume is not None and not (Path(self.resume) / "config.json").is_file():
             raise ConfigError(
@@ -95,12 +96,15 @@ class Command:
         for seed, out in self._repetitions(seeds):
             run = api.train(**{**options, "seed": seed, "out": out}, progress=not quiet)
             if not quiet:
-                print(f"{run.path}")
+                print("\n".join(filter(None, (left_out_of_run(run.path), f"{run.path}"))))
         if not quiet:
-            each = shown = self.out or self.resume
+            # A run's code is executed only where it is named, as here.
+            named = f" --plugin {shlex.quote(self.plugin)}" if self.plugin else ""
+            shown = self.out or self.resume
+            each = f"{shown}{named}"
             if seeds:
                 folder = shlex.quote(self.out or "")
-                each = f"{folder}/seed{seeds[0]} (and each other seed)"
+                each = f"{folder}/seed{seeds[0]}{named} (and each other seed)"
                 shown = f"{folder}/seed* --out {folder}/report.html"
             print(f"Next: cognates evaluate {each}, then cognates report {shown}")
 

@@ -210,10 +210,9 @@ def _labels(
             f" e.g. {paths[bare[0]]}."
         )
         return None, (), note
-    # Rows outside of the splits are never read; their label only has to exist.
-    filler = next(folder[0] for row, folder in enumerate(folders) if used[row])
-    values = np.array([f[0] if used[row] else filler for row, f in enumerate(folders)])
-    label, names = encode_labels(values)
+    # Images outside of the splits are of no class: `extra` beside `train` is a folder, no label.
+    label = np.full(len(paths), -1)
+    label[used], names = encode_labels(np.array([folders[row][0] for row in np.flatnonzero(used)]))
     if len(names) == 1:
         return None, (), f"No labels: all images lie in one folder, '{names[0]}'."
     return label, _readable_names(root, names), "Labels are the names of folders."
@@ -234,7 +233,8 @@ def _stray_note(stray: np.ndarray, paths: tuple[str, ...], given: dict[str, np.n
     if not len(stray):
         return ""
     return (
-        f"{len(stray)} images outside of {', '.join(given)} are left out, e.g. {paths[stray[0]]}."
+        f"{len(stray)} images outside of {', '.join(given)} are left out of training and"
+        f" evaluation, e.g. {paths[stray[0]]}."
     )
 
 

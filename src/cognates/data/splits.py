@@ -23,7 +23,7 @@ class Reader(Protocol):
     """Gives the images of a source, not yet decoded, in its order."""
 
     def __len__(self) -> int:
-        """Return the number of images in all splits together."""
+        """Return the number of images, in a split or in none."""
         ...
 
     def batches(self, rows: np.ndarray, size: int) -> Iterator[Sequence[Item] | np.ndarray]:
@@ -74,14 +74,13 @@ class Source:
     path: np.ndarray | None = None
     """(N,) str: relative paths of all images, or None."""
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(N,) or (N, k) for all images, by name; the class is `label`."""
+    """(N,) or (N, k) for all images, by name; the class is `label`, -1 where there is none."""
     target_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def whole(self) -> Split:
-        """Return the images of all splits as one called `all`, in the order of the source."""
+        """Return every image, also those in no split, as one split `all` in the source's order."""
         problems = tuple(p for split in self.splits.values() for p in split.problems)
-        rows = np.sort(np.concatenate([split.rows for split in self.splits.values()]))
-        return Split(name="all", rows=rows, problems=problems)
+        return Split(name="all", rows=np.arange(len(self.reader)), problems=problems)
 
 
 def divide(

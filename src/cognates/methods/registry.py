@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import sys
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from cognates.errors import ConfigError, nearest
@@ -18,6 +19,23 @@ _BUILTIN = {
     "vi-simsiam": "cognates.methods.vi_simsiam",
 }
 _REGISTERED: dict[str, type[MethodConfig]] = {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plugin:
+    """A user's file that registered methods in this process."""
+
+    path: Path
+    """Where it was read."""
+    source: bytes
+    sha256: str
+    """Of the source."""
+    module: ModuleType
+    configs: tuple[type[MethodConfig], ...]
+
+
+_PLUGINS: dict[str, Plugin] = {}
+"""By checksum."""
 
 C = TypeVar("C", bound=type[MethodConfig])
 
@@ -52,40 +70,66 @@ def get(name: str) -> type[MethodConfig]:
     return _REGISTERED[name]
 
 
-def load_plugin(path: str | Path) -> list[str]:
-    """Import a user's single-file method and return the names that it registered.
+def load_plugin(path: str | Path, *, sha256: str | None = None) -> list[str]:
+    """Run a user's single-file method and return the names that it registered.
+
+    A plug-in is known by its content: the same file elsewhere is the same plug-in and runs once; a
+    changed file is another one, and the one loaded last gives a name its meaning.
+
+    Args:
+        path: the Python file.
+        sha256: the checksum that it must have to be run; None: any.
 
     Raises:
-        ConfigError: the file is missing, fails to import or registers no method.
+        ConfigError: the file is missing, has another checksum, fails to import or registers no
+            method.
     """
     path = Path(path).resolve()
     if not path.is_file():
         raise ConfigError(f"Expected a Python file with a method, got '{path}': no such file.")
-    module_name = (
-        f"cognates_plugin_{path.stem}_{hashlib.blake2b(bytes(path), digest_size=4).hexdigest()}"
-    )
-    if module_name in sys.modules:
-        return _registered_by(module_name)
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    source = path.read_bytes()
+    checksum = hashlib.sha256(source).hexdigest()
+    if sha256 is not None and checksum != sha256:
+        raise ConfigError(f"Expected a plug-in with the checksum {sha256}, got '{path}'.")
+    if checksum not in _PLUGINS:
+        _PLUGINS[checksum] = _execute(path, source, checksum)
+    activate(checksum)
+    return sorted(config.name for config in _PLUGINS[checksum].configs)
+
+
+def activate(sha256: str | None) -> bool:
+    """Give the names of a loaded plug-in its meaning again; False if it has not been loaded."""
+    plugin = _PLUGINS.get(sha256 or "")
+    if plugin is None:
+        return False
+    sys.modules.setdefault(plugin.module.__name__, plugin.module)
+    for config in plugin.configs:
+        register(config)
+    return True
+
+
+def plugin_of(config: MethodConfig) -> Plugin | None:
+    """Return the plug-in that a method's configuration comes from; None for any other method."""
+    return next((one for one in _PLUGINS.values() if type(config) in one.configs), None)
+
+
+def _execute(path: Path, source: bytes, checksum: str) -> Plugin:
+    name = f"cognates_plugin_{path.stem}_{checksum[:8]}"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # What was checked is what runs, and no byte code is written beside it.
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:
-        del sys.modules[module_name]
+        del sys.modules[name]
         raise ConfigError(
             f"The plug-in '{path}' does not import: {type(error).__name__}: {error}"
         ) from error
-    added = _registered_by(module_name)
+    added = tuple(config for config in _REGISTERED.values() if config.__module__ == name)
     if not added:
         raise ConfigError(
             f"The plug-in '{path}' registers no method: decorate its configuration with "
             "@cognates.methods.register."
         )
-    return added
-
-
-def _registered_by(module_name: str) -> list[str]:
-    return sorted(n for n, config in _REGISTERED.items() if config.__module__ == module_name)
+    return Plugin(path=path, source=source, sha256=checksum, module=module, configs=added)

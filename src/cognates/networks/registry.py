@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from types import ModuleType
 
 import torch
@@ -86,8 +87,9 @@ def build_encoder(
     elif name.startswith("custom:"):
         if name not in _BROUGHT:
             raise ConfigError(
-                f"Expected the module '{name}' that the run was started with, got none: pass it "
-                "again, as in cognates.load(path, encoder=module)."
+                f"Expected the module '{name}' that the run was started with, got "
+                f"{' and '.join(sorted(_BROUGHT)) or 'none'}: pass it again, as in "
+                "cognates.load(path, encoder=module)."
             )
         network = copy.deepcopy(_BROUGHT[name])
         return as_encoder(network, channels=channels, image_size=image_size)
@@ -105,13 +107,23 @@ def bring(module: nn.Module) -> str:
     """Make a module of the caller's known in this process and return its name for `build_encoder`.
 
     A copy is taken: an encoder that is built starts from the weights that `module` has now. The
-    name says which class it is and nothing else, so a record with it cannot be built elsewhere.
+    name says which class it is and, by a digest, of which parts and shapes; a record with it cannot
+    be built in a process where the module was not brought.
+
+    Raises:
+        ConfigError: another class of this name and these parts was brought before.
 
     Example:
         >>> bring(nn.Flatten())
-        'custom:Flatten'
+        'custom:Flatten-7dce9aad'
     """
-    name = f"custom:{type(module).__name__}"
+    name = f"custom:{type(module).__name__}-{_structure(module)}"
+    known = _BROUGHT.get(name)
+    if known is not None and _home(known) != _home(module):
+        raise ConfigError(
+            f"Expected classes of different names for different encoders, got {_home(known)} and "
+            f"{_home(module)} with the same parts: rename one of them."
+        )
     _BROUGHT[name] = copy.deepcopy(module)
     return name
 
@@ -167,6 +179,22 @@ def as_encoder(module: nn.Module, *, channels: int, image_size: int) -> tuple[nn
     return module, output.shape[1]
 
 
+def _structure(module: nn.Module) -> str:
+    """Return a digest of a module's parts and of the names and shapes of its weights."""
+    parts = [(name, type(part).__name__) for name, part in module.named_modules()]
+    shapes = [
+        # A lazy module has no shape before its first forward pass.
+        (name, None if nn.parameter.is_lazy(tensor) else tuple(tensor.shape))
+        for name, tensor in module.state_dict(keep_vars=True).items()
+    ]
+    return hashlib.blake2b(repr((parts, shapes)).encode(), digest_size=4).hexdigest()
+
+
+def _home(module: nn.Module) -> str:
+    # Not the class itself: a notebook's cell that runs again makes a new one.
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
 def _timm_network(name: str, channels: int, image_size: int) -> nn.Module:
     timm = _import_timm()
     settings: dict[str, object] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
@@ -197,6 +225,12 @@ def _import_timm() -> ModuleType:
         raise MissingExtraError(
             "Expected timm for an encoder 'timm:NAME', got no such package: install it with "
             "pip install 'cognates[timm]'."
+        ) from error
+    except RuntimeError as error:
+        # torchvision registers compiled operators, and fails so beside another build of torch.
+        raise MissingExtraError(
+            f"Expected a timm that imports, got '{error}': install the torchvision that belongs to "
+            f"torch {torch.__version__}."
         ) from error
     return timm
 

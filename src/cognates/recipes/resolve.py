@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,9 +32,8 @@ _PLACES = {
     "stop_on_collapse": "training.stop_on_collapse",
     "learning_rate": "optimiser.learning_rate",
     "clip": "optimiser.clip",
-    "plugin": "plugin",
 }
-"""Where each option of `train` stands in the record; `image_size` stands in several places."""
+"""Where each option of `train` stands in the record; `image_size` and `plugin` stand in several."""
 
 
 def resolve(
@@ -62,7 +62,6 @@ def resolve(
     """
     given = {name: value for name, value in options.items() if value is not None}
     if given.get("plugin") is not None:
-        given["plugin"] = str(Path(given["plugin"]).resolve())
         added = load_plugin(given["plugin"])
         method = method or (added[0] if len(added) == 1 else None)
     if recipe is not None and config is not None:
@@ -71,6 +70,8 @@ def resolve(
         get_method(method)
     base = _start(method, recipe, config, given)
     record = encode(base)
+    if "plugin" in given:
+        record |= _plugin_fields(given.pop("plugin"), base)
     if method is not None and method != base.method.name:
         shared = {k: v for k, v in record["method"].items() if k != "name"}
         record["method"] = encode(method_config(method, **shared))
@@ -100,7 +101,7 @@ def _start(
     if isinstance(config, RunConfig):
         return config
     if config is not None:
-        return _read(Path(config))
+        return _read(Path(config), named="plugin" in given)
     if recipe is not None:
         found = get(recipe)
         return found.build(method or found.methods[0])
@@ -121,12 +122,22 @@ def _start(
     )
 
 
-def _read(path: Path) -> RunConfig:
+def _plugin_fields(path: str | Path, base: RunConfig) -> dict[str, str | None]:
+    """Return what the record says about a plug-in; its copy in a run keeps its first place."""
+    checksum = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if checksum == base.plugin_sha256:
+        return {"plugin": base.plugin, "plugin_sha256": checksum}
+    return {"plugin": str(Path(path).resolve()), "plugin_sha256": checksum}
+
+
+def _read(path: Path, *, named: bool) -> RunConfig:
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():
         raise ConfigError(f"Expected a configuration file, got '{path}': no such file.")
-    return prepare.parse_config(read_text(path))
+    if named:  # also with changed code: it is another run
+        return RunConfig.from_json(read_text(path))
+    return prepare.parse_config(read_text(path), run=path.parent)
 
 
 def _has_gpu(device: str) -> bool:

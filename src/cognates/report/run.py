@@ -68,9 +68,17 @@ def section(record: RunRecord) -> Section:
         unreadable_note=f"The first {len(listed)}; {more} more are listed in unreadable.txt."
         if more
         else "Files that could not be read and were left out:",
-        repeat=f"cognates train --config {shlex.quote(str(record.path / 'config.json'))} --out OUT",
+        repeat=_repeat(record),
         everything=[everything(record)] if record.results else [],
     )
+
+
+def _repeat(record: RunRecord) -> str:
+    """Return the command that trains the same run again."""
+    command = f"cognates train --config {shlex.quote(str(record.path / 'config.json'))}"
+    if record.config.get("plugin"):
+        command += f" --plugin {shlex.quote(str(record.path / 'plugin.py'))}"
+    return f"{command} --out OUT"
 
 
 def header(record: RunRecord) -> Header:

@@ -224,7 +224,9 @@ def data_note(record: RunRecord) -> str:
     """Return how the splits were made and how many files were left out."""
     notes = [str(record.data["note"])] if record.data.get("note") else []
     if record.unreadable:
-        notes.append(f"{len(record.unreadable)} unreadable files left out")
+        notes.append(
+            f"{len(record.unreadable)} unreadable files left out, listed in unreadable.txt"
+        )
     return "; ".join(notes)
 
 

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from cognates.config import RunConfig, encode
 from cognates.errors import ConfigError, StorageError
 from cognates.methods.base import Method
+from cognates.methods.registry import plugin_of
 from cognates.training import storage
 from cognates.training.prepare import build_method, load_images, parse_config, read_config
 
@@ -125,7 +126,7 @@ def save_training(run: Path, module: nn.Module, optimiser: Optimizer, progress: 
         kept = f"that of step {before.step} is intact" if before else "there is none before it"
         raise StorageError(
             f"Cannot write the checkpoint of step {progress.step} in '{run}' ({error.strerror}); "
-            f"{kept}: free some space, then `cognates train --resume {run}`."
+            f"{kept}: free some space, then {storage.resume_command(run)}."
         ) from error
 
 
@@ -166,7 +167,12 @@ def recorded(run: Path) -> Progress | None:
 
 
 def finalise(
-    run: str | Path, *, images: Images | None = None, device: str = "cpu", progress: bool = False
+    run: str | Path,
+    *,
+    images: Images | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+    plugin: str | Path | None = None,
 ) -> None:
     """Write `model/` from the run's checkpoint, whether the run has reached its end or not.
 
@@ -175,15 +181,16 @@ def finalise(
         images: its training images; None: they are loaded from the run's source.
         device: where the features of the bank are computed.
         progress: whether loading the images may show a bar.
+        plugin: the file of the method, if it is neither part of the library nor loaded already.
 
     Raises:
-        ConfigError: the run has no checkpoint.
+        ConfigError: the run has no checkpoint, or needs a plug-in.
         StorageError: the checkpoint is damaged or `model/` cannot be written.
     """
     from cognates.evaluation.features import extract
 
     run = Path(run)
-    config = read_config(run)
+    config = read_config(run, plugin=plugin)
     found = _newest(run)
     if found is None:
         raise ConfigError(f"Expected a run with a checkpoint, got '{run}': train it first.")
@@ -224,6 +231,9 @@ def write_model(run: Path, method: Method, config: RunConfig, *, features: Featu
         _WEIGHTS: storage.encode_tensors(method.state_dict()),
         _BANK: storage.encode_tensors(bank),
     }
+    plugin = plugin_of(config.method)
+    if plugin is not None:
+        files[storage.PLUGIN] = plugin.source
     record = {
         "version": _VERSION,
         "config": encode(config),
@@ -245,11 +255,15 @@ def write_model(run: Path, method: Method, config: RunConfig, *, features: Featu
     storage.write_atomic(folder / _MODEL, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def read_model(run: str | Path) -> LoadedModel:
-    """Read `model/` back; a method from a plug-in is imported from the file that the run names.
+def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedModel:
+    """Read `model/` back; no code of the run's is executed but what the caller names.
+
+    Args:
+        run: a run directory.
+        plugin: the file of the method, if it is neither part of the library nor loaded already.
 
     Raises:
-        ConfigError: the run has no model.
+        ConfigError: the run has no model, or its method comes from a plug-in that is not named.
         StorageError: a file of the model is damaged.
     """
     folder = Path(run) / "model"
@@ -267,7 +281,7 @@ def read_model(run: str | Path) -> LoadedModel:
             f"Expected the record of a model, got '{folder / _MODEL}' that cannot be read: restore "
             "it from a copy or train again."
         ) from error
-    config = parse_config(text)
+    config = parse_config(text, run=Path(run), plugin=plugin)
     method = build_method(config, initial=False)
     _load_weights(method, storage.read_tensors(folder / _WEIGHTS, sums[0]), folder)
     bank = storage.read_tensors(folder / _BANK, sums[1])

@@ -29,7 +29,7 @@ from cognates.config import RunConfig
 from cognates.data import augment, loader
 from cognates.errors import ConfigError, DataError, Interrupted
 from cognates.random import fold_in
-from cognates.training import checkpoint, monitors, prepare, record
+from cognates.training import checkpoint, monitors, prepare, record, storage
 from cognates.training.launch import Signals, agree, engine, launch
 from cognates.types import Batch, Loss, Terms
 
@@ -104,7 +104,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
         show: whether the first process prints.
         images: the training images; None: they are read from the cache.
     """
-    config, run = prepare.parse_config(text), Path(out)
+    config, run = prepare.own_config(text, Path(out)), Path(out)
     plan = config.training
     images = prepare.load_images(config) if images is None else images
     per_epoch = loader.steps_per_epoch(len(images), plan.batch_size)
@@ -159,7 +159,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
             if stop:
                 raise Interrupted(
                     f"Stopped after step {done} of {total} and saved: go on with "
-                    f"`cognates train --resume {run}`.",
+                    f"{storage.resume_command(run)}.",
                     128 + stop,
                 )
 

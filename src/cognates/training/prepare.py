@@ -14,16 +14,15 @@ from cognates import optim
 from cognates.config import RunConfig, encode, read_text
 from cognates.errors import CognatesError, ConfigError, StorageError
 from cognates.methods.base import Method
-from cognates.methods.registry import load_plugin
 from cognates.random import fold_in
-from cognates.training import storage
+from cognates.training import plugins, storage
 from cognates.types import Batch
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
 
-_MAY_CHANGE = {"training.device", "training.devices"}
-"""Fields that say where a run is computed and not what; `--resume` may change them."""
+_MAY_CHANGE = {"training.device", "training.devices", "plugin"}
+"""Fields that say where something is and not what; `--resume` may change them."""
 _TRACES = ("config.json", "checkpoint", "checkpoint.old", "model")
 
 
@@ -41,12 +40,13 @@ def prepare(
         DataError: the source cannot be read, or has changed since the run started.
         StorageError: the folder cannot be made.
     """
-    if config.plugin is not None:
-        config = dataclasses.replace(config, plugin=str(Path(config.plugin).resolve()))
+    config = plugins.settled(config)
     if resume:
         config = _resumed(config, run)
     else:
         _require_free(run)
+        plugins.require_free(config, run)
+    _require_shared(config)
     images = load_images(config, progress=progress)
     if len(images) < config.training.batch_size:
         raise ConfigError(
@@ -63,31 +63,45 @@ def prepare(
         raise StorageError(
             f"Cannot make the folder '{run}' ({error.strerror}): choose another one."
         ) from error
+    # First, so that a run that was begun never lacks its code.
+    plugins.keep(config, run)
     storage.write_atomic(run / "config.json", config.to_json().encode())
     return config, images
 
 
-def read_config(run: Path) -> RunConfig:
-    """Read the configuration of a run directory, its plug-in included.
+def read_config(run: Path, *, plugin: str | Path | None = None) -> RunConfig:
+    """Read the configuration of a run directory.
 
     Raises:
-        ConfigError: it is no run directory, or the record is not valid.
+        ConfigError: it is no run directory, the record is not valid, or its method comes from a
+            plug-in that is neither loaded nor `plugin`.
     """
     path = run / "config.json"
     if not path.is_file():
         raise ConfigError(f"Expected a run directory, got '{run}': it has no config.json.")
-    return parse_config(read_text(path))
+    return parse_config(read_text(path), run=run, plugin=plugin)
 
 
-def parse_config(text: str) -> RunConfig:
-    """Read a run's record after importing the plug-in file that it names, if any."""
+def parse_config(
+    text: str, *, run: Path | None = None, plugin: str | Path | None = None
+) -> RunConfig:
+    """Read a run's record, after loading the plug-in that the caller names; see `plugins`."""
     try:
         raw = json.loads(text)
     except json.JSONDecodeError:
         raw = None  # `from_json` says what is wrong
-    if isinstance(raw, dict) and raw.get("plugin") is not None:
-        load_plugin(raw["plugin"])
+    if isinstance(raw, dict):
+        plugins.require(raw, run=run, plugin=plugin)
     return RunConfig.from_json(text)
+
+
+def own_config(text: str, run: Path) -> RunConfig:
+    """Read the configuration that `prepare` has just returned, in any process of the run.
+
+    Whoever started the run has named its plug-in: the copy in the run directory may be executed.
+    """
+    plugin = None if json.loads(text)["plugin"] is None else run / storage.PLUGIN
+    return parse_config(text, run=run, plugin=plugin)
 
 
 def load_images(config: RunConfig, *, progress: bool = False) -> Images:
@@ -246,8 +260,17 @@ def _require_free(run: Path) -> None:
         if (run / name).exists():
             raise ConfigError(
                 f"Expected a folder without a run, got '{run}' with {name}: choose another --out, "
-                f"or go on with `cognates train --resume {run}`."
+                f"or go on with {storage.resume_command(run)}."
             )
+
+
+def _require_shared(config: RunConfig) -> None:
+    if config.encoder.name.startswith("custom:") and config.training.devices > 1:
+        raise ConfigError(
+            f"Expected an encoder by name for {config.training.devices} processes, got the module "
+            f"'{config.encoder.name}', which only this process knows: train with devices=1, or "
+            "make it in the `build` of a method of your own (see the examples)."
+        )
 
 
 def _resumed(config: RunConfig, run: Path) -> RunConfig:
@@ -255,6 +278,7 @@ def _resumed(config: RunConfig, run: Path) -> RunConfig:
     if config.data.mean is None or config.data.std is None:
         filled = dataclasses.replace(config.data, mean=recorded.data.mean, std=recorded.data.std)
         config = dataclasses.replace(config, data=filled)
+    config = dataclasses.replace(config, plugin=recorded.plugin)
     old, new = _flatten(encode(recorded)), _flatten(encode(config))
     for field in sorted({*old, *new} - _MAY_CHANGE):
         if old.get(field) != new.get(field):

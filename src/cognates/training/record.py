@@ -249,7 +249,7 @@ def _cannot_write(path: Path, error: OSError) -> StorageError:
         return error
     return StorageError(
         f"Cannot write '{path}' ({error.strerror}): the last checkpoint is intact; free some "
-        f"space, then `cognates train --resume {path.parent}`."
+        f"space, then {storage.resume_command(path.parent)}."
     )
 
 

@@ -12,6 +12,15 @@ from torch import Tensor
 
 from cognates.errors import StorageError
 
+PLUGIN = "plugin.py"
+"""The copy of a plug-in's source that a run directory and its `model/` keep."""
+
+
+def resume_command(run: Path) -> str:
+    """Return the command that goes on with a run, for the end of a sentence."""
+    named = f" --plugin {run / PLUGIN}" if (run / PLUGIN).is_file() else ""
+    return f"`cognates train --resume {run}{named}`"
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace the file at `path` by `data`: a reader sees the old or the new one, never half.
