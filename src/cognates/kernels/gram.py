@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cognates.errors import ConfigError
-
-KernelName = Literal["linear", "rbf", "imq"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +26,14 @@ class Kernel:
     Made by `linear`, `rbf` and `imq`.
 
     Args:
-        name: which kernel.
+        name: linear, rbf or imq.
         scale: s > 0, a number or a scalar tensor; the linear kernel has none.
 
     Raises:
         ConfigError: an unknown name, or a number as scale that is not finite and above 0.
     """
 
-    name: KernelName
+    name: str
     scale: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
