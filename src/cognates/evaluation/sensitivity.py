@@ -18,7 +18,7 @@ from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap
-from cognates.evaluation.features import DISAGREEMENT, Transform, require_eval, score_views
+from cognates.evaluation.features import Transform, by_views, require_eval, score_views
 from cognates.evaluation.ranks import mid_ranks, spearman
 from cognates.evaluation.store import check
 from cognates.methods.base import Method
@@ -57,7 +57,7 @@ def sweep(
     rows = np.sort(generator.permutation(len(images))[:limit])
     raw, transform = Transform.of(size), Transform.of(size, mean, std)
     name = method.default_score
-    spec = views[0] if name == DISAGREEMENT else None
+    spec = views[0] if by_views(method) else None
     sweeps: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...]]] = {
         "crop-test": (crop, CROPS),
         "blur-test": (blur, BLURS),
