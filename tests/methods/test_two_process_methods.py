@@ -49,7 +49,7 @@ def _moved(method):
     return {
         name: value.detach().clone()
         for name, value in method.state_dict().items()
-        if name.startswith(("log_scale", "target.", "average.")) and value.is_floating_point()
+        if name.startswith(("log_scale", "target.", "average")) and value.is_floating_point()
     }
 
 

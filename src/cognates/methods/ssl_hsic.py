@@ -53,6 +53,7 @@ class SslHsic(Method):
 
     log_scale: Tensor
     scale_moments: Tensor
+    average_log_scale: Tensor | None
 
     def __init__(self, encoder: nn.Module, *, width: int, config: SslHsicConfig) -> None:
         """Put the heads on `encoder`, whose output is (n, width)."""
@@ -67,9 +68,10 @@ class SslHsic(Method):
             self.target = frozen_copy(self._network())
         self.register_buffer("log_scale", torch.tensor(config.scale).log())
         self.register_buffer("scale_moments", torch.zeros(2))  # Adam's, of the slope
+        self.register_buffer("average_log_scale", None)
         if config.average > 0:
             self.average = frozen_copy(self._network())
-            self.average.register_buffer("log_scale", self.log_scale.clone())
+            self.average_log_scale = self.log_scale.clone()
         self._slopes: list[Tensor] = []
 
     def forward(self, batch: Batch) -> Loss:
@@ -124,18 +126,18 @@ class SslHsic(Method):
             decay = cosine_decay(step, start=config.target_decay, total=total)
             follow(self.target, self._network(), decay=decay)
             logged["target_decay"] = decay
-        if self.average is not None:
+        if self.average is not None and self.average_log_scale is not None:
             decay = debiased_decay(step, decay=config.average, total=total)
             follow(self.average, self._network(), decay=decay)
-            self.average.log_scale.lerp_(self.log_scale, 1 - decay)
+            self.average_log_scale.lerp_(self.log_scale, 1 - decay)
         return logged
 
     def finish(self) -> None:
         """Put the averaged weights in place and drop what only training needs."""
-        if self.average is not None:
+        if self.average is not None and self.average_log_scale is not None:
             follow(self._network(), self.average, decay=0.0)
-            self.log_scale.copy_(self.average.log_scale)
-        self.predictor = self.target = self.average = None
+            self.log_scale.copy_(self.average_log_scale)
+        self.predictor = self.target = self.average = self.average_log_scale = None
 
     @property
     def _learns_scale(self) -> bool:
