@@ -63,9 +63,12 @@ def test_the_first_view_has_the_size_of_the_data_and_later_ones_may_differ():
         dataclasses.replace(config, views=config.views[::-1])
 
 
+METHODS = ("simsiam", "vi-simsiam", "ssl-hsic")
+
+
 def test_every_recipe_builds_for_every_method_and_returns_from_json():
-    pairs = [(recipe, method) for recipe in named.names() for method in ("simsiam", "vi-simsiam")]
-    assert len(pairs) >= 10
+    pairs = [(recipe, method) for recipe in named.names() for method in METHODS]
+    assert len(pairs) >= 18
     for recipe, method in pairs:
         config = named.get(recipe).build(method)
         assert RunConfig.from_json(config.to_json()) == config

@@ -147,9 +147,8 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
             if measure:
                 seen = monitors.measure(projections)
                 waited = micro_batches.wait_seconds
-                logged = {name: float(value) for name, value in extra.items()}
                 log.metrics(
-                    arrived[-1], list(terms), waited, learning_rate=rate, **seen, extra=logged
+                    arrived[-1], list(terms), waited, learning_rate=rate, **seen, extra=extra
                 )
                 warning = collapse.read(done, projections.shape, **seen)
                 if warning:
