@@ -27,7 +27,8 @@ class Command:
     data: OptionalSource = None
     """Another source than the run's own."""
     only: Words = ()
-    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity."""
+    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity,
+    dependence (named only)."""
     device: str = "auto"
     """auto, cpu or cuda."""
     grid: Whole = None
