@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread per process: the tests' tensors are small, and the processes share the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Shapes in annotations are checked where they state the mathematics.
-CHECKED := cognates.objectives,cognates.distributions,cognates.evaluation
+CHECKED := cognates.objectives,cognates.distributions,cognates.kernels,cognates.evaluation
 SHAPES := --jaxtyping-packages=$(CHECKED),beartype.beartype
 # The first is for the packages, the second for what builds this one (pip from 25.3 on).
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \

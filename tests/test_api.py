@@ -31,7 +31,7 @@ def source(tmp_path_factory):
         yield f"npz:{folder}"
 
 
-@pytest.fixture(scope="module", params=["vi-simsiam", "simsiam"])
+@pytest.fixture(scope="module", params=["vi-simsiam", "simsiam", "ssl-hsic"])
 def run(request, source, tmp_path_factory):
     return cognates.train(
         request.param,
@@ -53,7 +53,7 @@ def pixels(n, size, seed=1):
 def test_public_names_are_all_reachable_and_torch_waits():
     code = "import sys, cognates\nassert 'torch' not in sys.modules\nprint(cognates.__version__)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert len(cognates.__all__) == 20
+    assert len(cognates.__all__) == 21
     for name in cognates.__all__:
         assert getattr(cognates, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
@@ -266,9 +266,11 @@ def test_training_starts_from_the_weights_of_an_earlier_run(run, source, tmp_pat
         torch.testing.assert_close(parameter, first[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["simsiam", "vi-simsiam"])
+@pytest.mark.parametrize("method", ["simsiam", "vi-simsiam", "ssl-hsic"])
 def test_every_recipe_builds_and_survives_its_record(method):
-    assert names() == ["cifar10", "demo", "fashion-mnist", "imagenette", "imagenette-64"]
+    assert names() == [
+        *("cifar10", "demo", "fashion-mnist", "imagenet", "imagenette", "imagenette-64")
+    ]
     for recipe in RECIPES.values():
         config = recipe.build(method)
         assert config.method.name == method
@@ -276,7 +278,9 @@ def test_every_recipe_builds_and_survives_its_record(method):
         assert len(config.views) == 2
         assert all(view.size == config.data.image_size for view in config.views)
         assert recipe.build.__doc__
-        assert all((recipe.paper, recipe.data, recipe.expected, recipe.cost))
+        known = recipe.of(method)
+        assert all((known.paper, known.data, known.expected, known.cost))
+        assert known.build(method) == config
 
 
 def test_defaults_follow_the_kind_of_source(source, tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cognates.data.cache import stored_size
 from cognates.data.decode import Item, UnreadableError, decode
 from cognates.errors import ConfigError, DataError
-from cognates.evaluation.features import DISAGREEMENT, Transform, score_views
+from cognates.evaluation.features import Transform, by_views, score_views
 from cognates.training import prepare
 from cognates.training.checkpoint import LoadedModel, read_model
 from cognates.types import Embedding
@@ -91,7 +91,7 @@ class Model:
 
     def embed_stored(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embed images as the cache stores them, (n, c, s, s) uint8, in one pass."""
-        spec = self.config.views[0] if self.default_score == DISAGREEMENT else None
+        spec = self.config.views[0] if by_views(self.method) else None
         chunk = torch.from_numpy(np.array(pixels)).to(self.device)
         representation, scores = score_views(
             self.method, chunk, spec=spec, transform=self._transform

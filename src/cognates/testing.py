@@ -73,7 +73,8 @@ def _check_step(method: Method, batch: Batch) -> None:
     _require(seen.ndim == 2 and len(seen) == _IMAGES, f"'monitored' is (n, d), got {seen.shape}")
     _require(not seen.requires_grad, "'monitored' is detached: call .detach()")
     extra = method.after_step(batch.step)
-    _require(all(isinstance(x, float) for x in extra.values()), "after_step returns floats by name")
+    fine = all(isinstance(x, float) or getattr(x, "shape", None) == () for x in extra.values())
+    _require(fine, "after_step returns floats, or scalar tensors, by name")
 
 
 def _check_determinism(method: Method, batch: Batch) -> None:
@@ -126,6 +127,16 @@ def _check_state(config: MethodConfig, method: Method, images: Tensor) -> None:
     pairs = [(a, b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
     same = all(torch.equal(a, b) for a, b in pairs)
     _require(same, "the state dict holds all that the embedding depends on")
+    for each in (method, other):
+        each.finish()
+    torch.manual_seed(4)
+    third = _build(config)
+    third.finish()
+    third.load_state_dict(method.state_dict())
+    with torch.no_grad():
+        one, two = method.eval().embed(images), third.eval().embed(images)
+    same = torch.equal(one.representation, two.representation)
+    _require(same, "a finished method embeds as its state dict says, and can be loaded")
 
 
 def _build(config: MethodConfig) -> Method:

@@ -51,7 +51,7 @@ def test_an_unknown_option_offers_the_nearest(fails):
         (["report"], "at least one run"),
         (["data", "foldr:x"], "did you mean 'folder'?"),
         (["data", "folder:nowhere"], "nowhere"),
-        (["data", "imagenet"], "did you mean 'imagenette'?"),
+        (["data", "imagenett"], "did you mean 'imagenette'?"),
     ],
 )
 def test_bad_options_are_one_sentence_and_exit_code_2(

@@ -8,10 +8,14 @@ import torch.distributed as dist
 from torch import nn
 
 from cognates.distributed import gather, world_size
+from cognates.kernels import RandomFeatures, imq
 from cognates.methods.simsiam import SimSiamConfig
+from cognates.methods.ssl_hsic import SslHsicConfig
 from cognates.methods.vi_simsiam import ViSimSiamConfig
 from cognates.networks.norm import synchronise
-from cognates.objectives import negative_cosine, vi_simsiam
+from cognates.objectives import negative_cosine, ssl_hsic, vi_simsiam
+from cognates.objectives.dependence import unit_rows
+from cognates.random import generator
 from cognates.types import Batch
 
 F64 = torch.float64
@@ -21,6 +25,8 @@ CONFIGS = {
     "simsiam": SimSiamConfig(**SMALL),
     "vi-simsiam": ViSimSiamConfig(**SMALL),
     "vi-simsiam-vmf": ViSimSiamConfig(**SMALL, family="von-mises-fisher"),
+    "ssl-hsic": SslHsicConfig(**SMALL),
+    "ssl-hsic-features": SslHsicConfig(**SMALL, target=False, exact_up_to=0, features=16),
 }
 
 
@@ -32,7 +38,33 @@ def _method(config, images, rows, *, train):
     loss = method(Batch(views=views, index=torch.arange(IMAGES)[rows], step=0, seed=0))
     loss.total.backward()
     grads = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-    return {"loss": loss.total.detach(), "monitored": loss.monitored, **grads}
+    found = {"loss": loss.total.detach(), "monitored": loss.monitored, **grads}
+    # compared, averaged over the processes like the gradients
+    method.after_step(0)
+    return found | {f"moved {name}": value for name, value in _moved(method).items()}
+
+
+def _moved(method):
+    """Return what `after_step` has moved, by name."""
+    return {
+        name: value.detach().clone()
+        for name, value in method.state_dict().items()
+        if name.startswith(("log_scale", "target.", "average")) and value.is_floating_point()
+    }
+
+
+def _hsic(x, rows, form):
+    torch.manual_seed(3)
+    weight = (torch.randn(18, 6, dtype=F64) / 4).requires_grad_()
+    z = unit_rows(gather(x[:, rows].transpose(0, 1) @ weight).transpose(0, 1))
+    draws = [
+        RandomFeatures.draw(imq(), 6, 12, generator=generator(0, "draw", name), dtype=F64)
+        for name in "AB"
+    ]
+    features = None if form == "exact" else (draws[0], draws[1])
+    total = sum(ssl_hsic(z, features=features).values()) ** 2
+    total.backward()
+    return {"loss": total.detach(), "monitored": z.detach(), "weight": weight.grad}
 
 
 def _objectives(x, rows):
@@ -55,6 +87,8 @@ def _answers(rank, world):
     torch.manual_seed(0)
     images = torch.randn(3, IMAGES, 2, 3, 3, dtype=F64)  # three views
     found = {"objectives": _objectives(images.flatten(2), rows[rank])}
+    for form in ("exact", "features"):
+        found[f"hsic, {form}"] = _hsic(images.flatten(2), rows[rank], form)
     for name, config in CONFIGS.items():
         for train in (False, True):
             found[f"{name}, train={train}"] = _method(config, images, rows[rank], train=train)
@@ -70,7 +104,7 @@ def _answers(rank, world):
 @pytest.mark.ddp
 def test_two_processes_give_the_value_and_gradient_of_one(run_processes):
     expected = _answers(0, 1)
-    assert len(expected) == 7
+    assert len(expected) == 13
     for found in run_processes(_answers):
         assert found.keys() == expected.keys()
         for name, values in expected.items():

@@ -27,7 +27,8 @@ class Command:
     data: OptionalSource = None
     """Another source than the run's own."""
     only: Words = ()
-    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity."""
+    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity,
+    dependence (named only)."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"

@@ -57,7 +57,7 @@ def describe(kind: type[MethodConfig]) -> str:
     score, cost = _score(kind)
     documented = field_docstrings(kind)
     lines = [about, "", f"Paper: {kind.paper}", f"Uncertainty: {score} ({cost})"]
-    recipes = [recipe for recipe in RECIPES.values() if kind.name in recipe.methods]
+    recipes = [recipe.of(kind.name) for recipe in RECIPES.values() if kind.name in recipe.methods]
     if recipes:
         lines += ["", "Recipes:"]
         lines += [f"  {r.name}: {r.data}. Expected: {r.expected}. Cost: {r.cost}." for r in recipes]

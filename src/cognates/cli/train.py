@@ -54,7 +54,7 @@ class Command:
     devices: Whole = None
     """Processes that share a batch."""
     recipe: OptionalName = None
-    """demo, fashion-mnist, cifar10 or imagenette."""
+    """demo, fashion-mnist, cifar10, imagenette, imagenette-64 or imagenet."""
     config: OptionalFile = None
     """The config.json of another run, to repeat it."""
     init: OptionalFile = None

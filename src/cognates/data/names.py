@@ -52,6 +52,7 @@ KNOWN: dict[str, Known] = {
         ),
     ),
     "kmnist": Known(files=_IDX, native=(28, 1)),
+    "imagenet": Known(files="the folders train and val with a folder of JPEG files per class"),
     "imagenette": Known(files="the folders train and val with a folder of JPEG files per class"),
     "celeba10k": Known(
         files="train.npz and test.npz, each with 'images' (n, h, w, 3) uint8, 'attributes' (n, 40)"

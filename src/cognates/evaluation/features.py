@@ -25,6 +25,7 @@ from cognates.types import Features
 
 __all__ = [
     "Transform",
+    "by_views",
     "cache_key",
     "check",
     "extract",
@@ -92,7 +93,7 @@ def extract(
 
     Formula: `norm` = -|h|; `view-disagreement` = 1 - mean over pairs of views of cos(h, h'), over 8
     views whose parameters are fixed and shared by all images; the method's own score under its
-    `default_score`.
+    `default_score`, from the test view or (`Method.disagreement`) from the same 8 views.
 
     Args:
         method: in eval mode, on `device`.
@@ -103,8 +104,8 @@ def extract(
         std: per channel.
         device: where the method is.
         batch_size: images per forward pass; the result does not depend on it.
-        view_disagreement: whether to spend 8 more passes on that score; None: only if it is the
-            method's default.
+        view_disagreement: whether to spend 8 more passes on that score, and on the method's own if
+            it is of several views; None: only if the method's default needs them.
         progress: called after every chunk.
 
     Returns:
@@ -118,7 +119,7 @@ def extract(
     require_eval(method)
     transform = Transform.of(size, mean, std)
     if view_disagreement is None:
-        view_disagreement = method.default_score == DISAGREEMENT
+        view_disagreement = by_views(method)
     if view_disagreement and not views:
         raise ConfigError("Expected at least one view for 'view-disagreement', got none.")
     parts, scores = [], []
@@ -145,7 +146,7 @@ def score_views(
     Args:
         method: in eval mode.
         images: (n, c, h, w) uint8, or float in [0, 1], on the method's device.
-        spec: the view that `view-disagreement` is about; None: without that score.
+        spec: the view that `view-disagreement` is about; None: without scores of several views.
         transform: how the images become input.
 
     Returns:
@@ -158,13 +159,19 @@ def score_views(
     if embedding.uncertainty is not None:
         scores[method.default_score] = _array(embedding.uncertainty, np.float64)
     if spec is not None:
-        scores[DISAGREEMENT] = _disagreement(method, images, spec, transform)
+        scores |= _disagreement(method, images, spec, transform)
     if not all(np.isfinite(values).all() for values in (representation, *scores.values())):
         raise NonFiniteError(
             "Expected finite features, got a NaN or an infinity from the encoder: "
             "the run has diverged."
         )
     return representation, scores
+
+
+def by_views(method: Method) -> bool:
+    """Return whether the method's default score is one of several views of an image."""
+    own = type(method).disagreement is not Method.disagreement
+    return own or method.default_score == DISAGREEMENT
 
 
 def pixels(images: Images, size: int, *, batch_size: int = 4096) -> Features:
@@ -250,20 +257,28 @@ def _pair(
 
 def _disagreement(
     method: Method, images: Tensor, spec: ViewSpec, transform: Transform
-) -> np.ndarray:
-    """1 - mean pairwise cosine of h over the fixed views; float64, for near 0 terms cancel."""
+) -> dict[str, np.ndarray]:
+    """1 - mean pairwise cosine of h over the fixed views; float64, for near 0 terms cancel.
+
+    With it the method's own score of the same views, if it has one.
+    """
     n, _, height, width = images.shape
     fixed = augment.fixed_draws(spec, DISAGREEMENT_VIEWS, height=height, width=width)
-    total = None
+    seen, total = [], None
     for shared in fixed:
         view = transform.augmented(images, shared.expand(n))
-        h = _array(method.embed(view).representation, np.float64)
+        seen.append(method.embed(view).representation)
+        h = _array(seen[-1], np.float64)
         z = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), np.finfo(np.float64).tiny)
         total = z if total is None else total + z
     assert total is not None
     v = DISAGREEMENT_VIEWS
     # |sum of z|^2 = v + sum over ordered pairs of distinct views
-    return 1 - ((total * total).sum(axis=1) - v) / (v * (v - 1))
+    scores = {DISAGREEMENT: 1 - ((total * total).sum(axis=1) - v) / (v * (v - 1))}
+    own = method.disagreement(torch.stack(seen))
+    if own is not None:
+        scores[method.default_score] = own.detach().double().cpu().numpy()
+    return scores
 
 
 def _chunks(

@@ -17,8 +17,8 @@ from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import StorageError
 from cognates.evaluation.features import (
-    DISAGREEMENT,
     Transform,
+    by_views,
     extract,
     pixels,
     view_pair,
@@ -86,7 +86,7 @@ class FeaturePass:
             hashes[subject] = self._key(test, weights)
             for split, images in (("train", train), ("test", test)):
                 # the eight passes: only where errors are ranked, or where it is the method's score
-                needed = TARGET in images.targets or method.default_score == DISAGREEMENT
+                needed = TARGET in images.targets or by_views(method)
                 disagreement = needed and split == "test" and subject == "trained"
                 found[prefix + split] = self._split(
                     f"{subject}-{split}", owner, images, weights, disagreement=disagreement

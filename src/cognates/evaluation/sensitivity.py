@@ -20,7 +20,13 @@ from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap, knn
-from cognates.evaluation.features import DISAGREEMENT, Transform, require_eval, score_views
+from cognates.evaluation.features import (
+    DISAGREEMENT,
+    Transform,
+    by_views,
+    require_eval,
+    score_views,
+)
 from cognates.evaluation.ranks import mid_ranks, spearman
 from cognates.evaluation.store import check
 from cognates.evaluation.uncertainty import LABEL_FREE
@@ -73,7 +79,7 @@ def sweep(
         device=device,
         batch_size=batch_size,
     )
-    own_views = default == DISAGREEMENT
+    own_views = by_views(method)
     tables = look.tables(rows, spec=views[0] if own_views else None, bank=bank)
     if default not in tables["crop"]:
         raise DataError(f"Expected the method to give its score '{default}', got none.")

@@ -18,6 +18,7 @@ from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import ConfigError, DataError, nearest
 from cognates.evaluation import linear
+from cognates.evaluation.dependence import dependence
 from cognates.evaluation.features import Transform
 from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.gallery import write_gallery
@@ -98,6 +99,12 @@ PROTOCOLS = {
             run=representation_spread,
             summary="spread and effective rank",
             version=2,
+        ),
+        Protocol(
+            name="dependence",
+            run=dependence,
+            summary="HSIC of the representation, and InfoNCE beside its approximation",
+            standard=False,
         ),
         Protocol(
             name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
@@ -270,7 +277,7 @@ def evaluate(
         untrained,
         train,
         test,
-        with_views="view-retrieval" in chosen,
+        with_views=bool({"view-retrieval", "dependence"} & chosen),
         with_sweeps="sensitivity" in chosen,
     )
     results = run_protocols(

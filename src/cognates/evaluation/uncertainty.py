@@ -205,6 +205,7 @@ def _flags(name: str, test: Features) -> tuple[str, ...]:
     marks = {
         MAX_SOFTMAX: "needs-labels",
         "view-disagreement": "eight-passes",
+        "kernel-disagreement": "eight-passes",
         RANDOM: "sanity",
     }
     found = ("default",) if name == test.default_score else ()

@@ -6,6 +6,7 @@ A method is one file: its paper, its module, its configuration, its registration
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +26,8 @@ class Method(nn.Module, ABC):
     """The uncertainty the method stands for, by its name in `docs/architecture.md`."""
     score_cost: ClassVar[str] = "free"
     """What the default score costs, in words."""
+    total_steps: int | None = None
+    """Steps of the whole run, for schedules; set before the first step, None outside of a run."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Loss:
@@ -35,13 +38,33 @@ class Method(nn.Module, ABC):
         """Return representation (n, d) and uncertainty (n,) of normalised test views.
 
         The uncertainty is None if the method has no score of its own and `default_score` is one
-        that the library derives for any method (`view-disagreement`).
+        that the library derives for any method (`view-disagreement`), or if `disagreement` gives
+        it.
         """
 
-    def after_step(self, step: int) -> dict[str, float]:
-        """Update what does not learn by gradient (EMA targets, queues) and return what to log."""
+    def disagreement(self, representations: Tensor) -> Tensor | None:
+        """Return the default score (n,) of images from the representations (v, n, d) of v views.
+
+        None: the method has no such score. The views' parameters are the same for all images.
+        """
+        del representations
+        return None
+
+    def after_step(self, step: int) -> Mapping[str, float | Tensor]:
+        """Update what does not learn by gradient (EMA targets, queues) and return what to log.
+
+        Whatever it needs at the next step lies in buffers, which a checkpoint holds; a scalar
+        tensor is read only where it is logged, so that a GPU need not wait at every step.
+        """
         del step
         return {}
+
+    def finish(self) -> None:
+        """Become what `model/` keeps: averaged weights in place, without targets and queues.
+
+        Called once before the weights are written, and on a new method before they are read.
+        Afterwards only `embed` and `disagreement` are used.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

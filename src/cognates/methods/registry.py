@@ -16,6 +16,7 @@ from cognates.methods.base import MethodConfig
 
 _BUILTIN = {
     "simsiam": "cognates.methods.simsiam",
+    "ssl-hsic": "cognates.methods.ssl_hsic",
     "vi-simsiam": "cognates.methods.vi_simsiam",
 }
 _REGISTERED: dict[str, type[MethodConfig]] = {}

@@ -1,4 +1,4 @@
-"""Heads on top of an encoder: SimSiam's projector and predictor, and a concentration head.
+"""Heads on top of an encoder: projectors, predictors and a concentration head.
 
 References:
     Exploring Simple Siamese Representation Learning (Chen and He, 2020),
@@ -78,6 +78,39 @@ def prediction_mlp(width: int, hidden: int) -> nn.Sequential:
         nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
         nn.Linear(hidden, width),
+    )
+
+
+def hidden_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    r"""Make the head of BYOL and SSL-HSIC: one hidden layer, no bias or normalisation at the end.
+
+    Formula: Linear + b - BN - ReLU - Linear.
+
+    Args:
+        width: features of the input, at least 1.
+        hidden: features of the hidden layer, at least 1 (the papers: 4096).
+        out: features of the output, at least 1 (the papers: 256).
+
+    Returns:
+        A module (n, width) -> (n, out).
+
+    Raises:
+        ConfigError: a size is below 1.
+
+    References:
+        Bootstrap Your Own Latent (Grill et al., 2020), https://arxiv.org/abs/2006.07733, section
+        3.2
+
+    Example:
+        >>> hidden_mlp(8, 16, 4)(torch.randn(5, 8)).shape
+        torch.Size([5, 4])
+    """
+    _at_least_one(width=width, hidden=hidden, out=out)
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out, bias=False),
     )
 
 

@@ -196,6 +196,7 @@ def finalise(
         raise ConfigError(f"Expected a run with a checkpoint, got '{run}': train it first.")
     method = build_method(config, initial=False)
     _load_weights(method, found[1], run)
+    method.finish()
     method.eval()
     images = load_images(config, progress=progress) if images is None else images
     features = extract(
@@ -283,6 +284,7 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
         ) from error
     config = parse_config(text, run=Path(run), plugin=plugin)
     method = build_method(config, initial=False)
+    method.finish()
     _load_weights(method, storage.read_tensors(folder / _WEIGHTS, sums[0]), folder)
     bank = storage.read_tensors(folder / _BANK, sums[1])
     return LoadedModel(

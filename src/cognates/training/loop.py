@@ -114,6 +114,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
     synchronise = fabric.world_size > 1 and plan.sync_batchnorm
     method = prepare.build_method(config, synchronise=synchronise)
     optimiser = prepare.build_optimiser(config, method)
+    method.total_steps = total
     model, stepper = fabric.setup(method, optimiser)
     begun, note = checkpoint.load_training(run, method, optimiser)
     readings = monitors.Readings(fabric.device)

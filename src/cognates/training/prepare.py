@@ -143,9 +143,9 @@ def build_method(config: RunConfig, *, initial: bool = True, synchronise: bool =
             stem=config.encoder.stem,
             width=config.encoder.width,
         )
+        if initial and config.encoder.init is not None:
+            load_encoder_weights(encoder, config.encoder.init)  # before a method copies it
         method = config.method.build(encoder, width=width)
-    if initial and config.encoder.init is not None:
-        load_encoder_weights(method.encoder, config.encoder.init)
     if synchronise:
         from cognates.networks import norm
 

@@ -127,12 +127,14 @@ class Record:
             reading: the step and its numbers.
             terms: which of the numbers add up to the loss.
             wait_seconds: time spent waiting for data since the loop began.
-            measured: learning_rate, spread, effective_rank, extra.
+            measured: learning_rate, spread, effective_rank, extra (floats or scalar tensors).
         """
         if not self._main:
             return
         now = time.monotonic()
         step, values = reading
+        if "extra" in measured:
+            measured["extra"] = {name: float(value) for name, value in measured["extra"].items()}
         first, then, waited = self._window
         self._window = (step, now, wait_seconds)
         elapsed = max(now - then, 1e-9)
