@@ -63,7 +63,6 @@ class ConvNet(nn.Module):
 
 def _layer(before: int, after: int, stride: int) -> nn.Sequential:
     # PyTorch's initial weights, not the larger ones of He's rule: under batch normalisation the
-    # smaller the weight, the larger the step, and in the demo's short run that is worth more than
-    # a point of the linear probe on held-out training images.
+    # smaller the weight, the larger the step, and short runs learn more.
     convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
