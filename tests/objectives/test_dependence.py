@@ -163,6 +163,23 @@ def test_aligned_views_of_orthogonal_images_have_the_stated_terms():
         assert found["variance"].item() == pytest.approx(away * math.sqrt(n - 1) / n, rel=1e-12)
 
 
+def test_the_features_of_many_images_are_made_in_parts_with_the_same_value_and_gradient(
+    monkeypatch,
+):
+    features, found = two_draws(4, 16), []
+    for elements in (1 << 20, 3 * 16 * 2, 1):  # at once; two images at a time; one at a time
+        monkeypatch.setattr(dependence, "_ELEMENTS", elements)
+        for pairs in ("distinct", "all"):
+            z = points(3, 7, 4).requires_grad_()
+            terms = ssl_hsic(z, pairs=pairs, features=features)
+            both = [torch.autograd.grad(t, z, retain_graph=True)[0] for t in terms.values()]
+            found.append([*terms.values(), *both])
+    assert len(found) == 6
+    for i, one in enumerate(found):
+        for a, b in zip(one, found[i % 2], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
 DEGENERATE = {
     "identical": torch.ones(2, 6, 4) / 2,
     "zero": torch.zeros(2, 6, 4),

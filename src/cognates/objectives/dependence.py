@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from cognates.errors import ConfigError
 from cognates.kernels import Kernel, RandomFeatures, imq
@@ -29,6 +30,7 @@ from cognates.types import Terms
 Pairs = Literal["distinct", "all"]
 
 _IMQ = imq(1.0)
+_ELEMENTS = 1 << 20  # features at a time: 4 MB, which caches hold and allocators keep
 
 
 def ssl_hsic(
@@ -61,7 +63,8 @@ def ssl_hsic(
         pairs: "distinct" leaves out a view's pair with itself; "all" keeps it, as the released code
             does, which adds sum of |phi(z)|^2/(n v (v-1)) to HSIC(Z, Y): 1/(v-1) in the exact form
             where k(z, z) = 1, whose gradient is zero.
-        features: None: the exact form, O(m^2 d). (A, B): the random-feature form in O(m D^2), A for
+        features: None: the exact form, O(m^2 d). (A, B): the random-feature form in time O(m D^2)
+            and memory O(m d + D^2), as features are made again in the backward pass; A for
             HSIC(Z, Y) and one factor of HSIC(Z, Z), B for the other; they carry their own kernel.
 
     Returns:
@@ -89,7 +92,7 @@ def ssl_hsic(
         >>> {name: round(term.item(), 4) for name, term in ssl_hsic(z).items()}
         {'dependence': -0.317, 'variance': 0.549}
     """
-    v, n, d = _check(z, gamma, pairs)
+    _check(z, gamma, pairs)
     distinct = pairs == "distinct"
     with torch.autocast(z.device.type, enabled=False):
         z = precise(z)
@@ -102,8 +105,7 @@ def ssl_hsic(
                     "Expected two independent draws of random features, got one twice: HSIC(Z, Z) "
                     "would be biased upward; draw again with another generator."
                 )
-            flat = z.reshape(v * n, d)
-            zy, root = _random(first(flat).view(v, n, -1), second(flat), distinct)
+            zy, root = _random(z, first, second, distinct)
         return {"dependence": -zy, "variance": gamma * root}
 
 
@@ -135,22 +137,44 @@ def _exact(z: Tensor, kernel: Kernel, distinct: bool) -> tuple[Tensor, Tensor]:
     return zy, torch.linalg.vector_norm(centred(gram)) / m
 
 
-def _random(first: Tensor, second: Tensor, distinct: bool) -> tuple[Tensor, Tensor]:
-    """Return the same from features (v, n, D) of draw A and (m, D) of draw B."""
-    v, n, _ = first.shape
-    m = v * n
-    image = first.sum(0)
-    same = image.square().sum()
-    if distinct:
-        same = same - first.square().sum()
-    zy = same / (n * v * (v - 1)) - image.sum(0).square().sum() / m**2
-    flat = first.reshape(m, -1)
-    # Both centred, although one would do: a product of differences loses fewer digits.
-    covariance = (second - second.mean(0)).T @ (flat - flat.mean(0))
-    return zy, torch.linalg.vector_norm(covariance) / m
+def _random(
+    z: Tensor, first: RandomFeatures, second: RandomFeatures, distinct: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the same from two draws, some images at a time, whose features are made twice.
+
+    Features are shifted by constants before they are multiplied, so that differences of large sums
+    lose no digits; what the shift takes away is put back exactly.
+    """
+    v, n, d = z.shape
+    m, together = v * n, max(1, _ELEMENTS // (v * len(first.weight)))
+    with torch.no_grad():
+        some = z[:, :together].reshape(-1, d)
+        shifts = first(some).mean(0), second(some).mean(0)
+
+    def moments(part: Tensor) -> tuple[Tensor, ...]:
+        phi = first(part)
+        same = phi.sum(0).square().sum()
+        if distinct:
+            same = same - phi.square().sum()
+        one = phi.flatten(0, 1) - shifts[0]
+        two = second(part.flatten(0, 1)) - shifts[1]
+        return same, one.sum(0), two.sum(0), two.T @ one
+
+    parts = z.split(together, dim=1)
+    kept = [
+        moments(part)
+        if len(parts) == 1
+        else checkpoint(moments, part, use_reentrant=False, preserve_rng_state=False)
+        for part in parts
+    ]
+    same, one, two, cross = kept[0]
+    for more in kept[1:]:
+        same, one, two, cross = same + more[0], one + more[1], two + more[2], cross + more[3]
+    zy = same / (n * v * (v - 1)) - (one / m + shifts[0]).square().sum()
+    return zy, torch.linalg.vector_norm(cross - two[:, None] * one / m) / m
 
 
-def _check(z: Tensor, gamma: float, pairs: str) -> tuple[int, int, int]:
+def _check(z: Tensor, gamma: float, pairs: str) -> None:
     if z.ndim != 3 or z.shape[0] < 2 or not z.shape[1]:
         raise ConfigError(
             "Expected z of shape (v, n, d) with at least two views and one image, got "
@@ -160,5 +184,3 @@ def _check(z: Tensor, gamma: float, pairs: str) -> tuple[int, int, int]:
         raise ConfigError(f"Expected 'gamma' of at least 0, got {gamma}.")
     if pairs not in ("distinct", "all"):
         raise ConfigError(f"Expected 'pairs' distinct or all, got {pairs!r}.")
-    v, n, d = z.shape
-    return v, n, d

@@ -175,7 +175,7 @@ RECIPES: dict[str, Recipe] = {
                     paper="settings of this library; the encoder and views of the other methods",
                     data="Fashion-MNIST (MIT)",
                     expected="not measured",
-                    cost="not measured",
+                    cost="about 70 min of training on one CPU core: 300 images/s over 78 steps",
                 )
             },
         ),
