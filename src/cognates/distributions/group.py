@@ -94,10 +94,20 @@ class GroupNormal(Distribution):
 
     def log_prob(self, value: Float[Tensor, "*batch v d"]) -> Float[Tensor, "*batch"]:
         """Return the log density (...) of `value` (..., v, d), in nats."""
-        z = self._checked(value)
-        centre = z.mean(-2)
-        spread = (z - centre[..., None, :]).square().sum((-2, -1))
-        return self._from_statistics(spread, centre.square().sum(-1))
+        return -self.energy(value) - self.log_normaliser()
+
+    def energy(self, value: Float[Tensor, "*batch v d"]) -> Float[Tensor, "*batch"]:
+        r"""Return the part of -log p that depends on `value`, which is what the released code has.
+
+        Formula: SS/(2 sigma^2) + v |zbar|^2 / (2 (sigma^2 + v gamma^2)), the latter 0 if flat.
+
+        Args:
+            value: (..., v, d).
+
+        Returns:
+            Nats (...), at least 0.
+        """
+        return self._energy(self._checked(value), None)
 
     def expected_log_prob(self, posterior: DiagonalNormal) -> Float[Tensor, "*batch"]:
         r"""Return E[log p(z)] for views that are independent of each other given their images.
@@ -119,13 +129,18 @@ class GroupNormal(Distribution):
             >>> GroupNormal(2, 1, within=1.0, between=0.0).expected_log_prob(q)
             tensor(-2.8379)
         """
-        mean = self._checked(posterior.mean)
-        centre, noise = mean.mean(-2), posterior.variance.sum((-2, -1))
-        spread = (mean - centre[..., None, :]).square().sum((-2, -1))
-        v = self.views
-        return self._from_statistics(
-            spread + noise * (v - 1) / v, centre.square().sum(-1) + noise / v**2
-        )
+        return -self.expected_energy(posterior) - self.log_normaliser()
+
+    def expected_energy(self, posterior: DiagonalNormal) -> Float[Tensor, "*batch"]:
+        """Return (...) the expectation of `energy`; see `expected_log_prob`."""
+        return self._energy(self._checked(posterior.mean), posterior.variance)
+
+    def log_normaliser(self) -> float:
+        """Return what has to be added to the energy for minus the log density, in nats."""
+        v, d = self.views, self.dim
+        if self.flat:
+            return d / 2 * ((v - 1) * (LOG_2_PI + math.log(self.within)) + math.log(v))
+        return d / 2 * (v * LOG_2_PI + self._log_determinant())
 
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats; infinite for the flat prior."""
@@ -179,12 +194,14 @@ class GroupNormal(Distribution):
         v = self.views
         return (v - 1) * math.log(self.within) + math.log(self.within + v * self.between)
 
-    def _from_statistics(self, spread: Tensor, centre: Tensor) -> Tensor:
-        """Return the log density for SS and |zbar|^2."""
-        v, d = self.views, self.dim
-        if self.flat:
-            constant = -d / 2 * ((v - 1) * (LOG_2_PI + math.log(self.within)) + math.log(v))
-            return constant - spread / (2 * self.within)
-        constant = -d / 2 * (v * LOG_2_PI + self._log_determinant())
-        pull = v / (2 * (self.within + v * self.between))
-        return constant - spread / (2 * self.within) - pull * centre
+    def _energy(self, z: Tensor, variance: Tensor | None) -> Tensor:
+        v = self.views
+        centre = z.mean(-2)
+        # Deviations first: sum |z|^2 - v |zbar|^2 would cancel for views that agree.
+        spread = (z - centre[..., None, :]).square().sum((-2, -1))
+        middle = centre.square().sum(-1)
+        if variance is not None:
+            noise = variance.sum((-2, -1))
+            spread, middle = spread + noise * (v - 1) / v, middle + noise / v**2
+        energy = spread / (2 * self.within)
+        return energy if self.flat else energy + v / (2 * (self.within + v * self.between)) * middle
