@@ -73,6 +73,8 @@ class OptimiserConfig:
     """Linear from 0; then cosine to 0."""
     constant_rate: tuple[str, ...] = ()
     """Submodules of the method whose rate stays at its peak (SimSiam on ImageNet: predictor)."""
+    eps: float = 1e-8
+    """AdamW's, added to the root of the mean squared gradient."""
     clip: float | None = None
     """Largest norm of the gradient; None: no clipping."""
 
@@ -82,6 +84,7 @@ class OptimiserConfig:
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         _require("weight_decay", self.weight_decay, self.weight_decay >= 0, "of at least 0")
         _require("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "of at least 0")
+        _require("eps", self.eps, self.eps > 0, "above 0")
         if self.clip is not None:
             _require("clip", self.clip, self.clip > 0, "above 0, or none")
 

@@ -146,8 +146,10 @@ def build_optimiser(config: RunConfig, method: Method) -> Optimizer:
         weight_decay=config.optimiser.weight_decay,
         constant_rate=config.optimiser.constant_rate,
     )
-    rate, momentum = peak_rate(config), config.optimiser.momentum
-    return optim.build(config.optimiser.name, groups, learning_rate=rate, momentum=momentum)
+    plan = config.optimiser
+    return optim.build(
+        plan.name, groups, learning_rate=peak_rate(config), momentum=plan.momentum, eps=plan.eps
+    )
 
 
 def peak_rate(config: RunConfig) -> float:
