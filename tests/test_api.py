@@ -212,7 +212,17 @@ def test_training_starts_from_the_weights_of_an_earlier_run(run, source, tmp_pat
 
 @pytest.mark.parametrize("method", ["simsiam", "vi-simsiam"])
 def test_every_recipe_builds_and_survives_its_record(method):
-    assert names() == ["cifar10", "demo", "fashion-mnist", "imagenette", "imagenette-64"]
+    assert names() == [
+        "cifar10",
+        "cifar10-generative",
+        "demo",
+        "fashion-mnist",
+        "fashion-mnist-generative",
+        "imagenette",
+        "imagenette-64",
+        "simve-cifar10",
+        "simve-fashion-mnist",
+    ]
     for recipe in RECIPES.values():
         config = recipe.build(method)
         assert config.method.name == method

@@ -36,7 +36,8 @@ class DataConfig:
     max_unreadable: float = 0.1
     """Share of unreadable files above which the source is refused."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean of the training images in [0, 1]; None: measured and recorded."""
+    """Per-channel mean of the training images in [0, 1]; None: measured and recorded, but 0 and 1
+    for a method that models pixels."""
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class EncoderConfig:
     """Which network makes the representation."""
 
     name: str = "convnet"
-    """convnet, mlp, resnet18, resnet34, resnet50 or timm:NAME."""
+    """convnet, mlp, resnet18, resnet34, resnet50, vae-convnet, vae-mlp, vae-resnet or timm:NAME."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """ResNets: 7x7 stride-2 convolution and max-pool, or 3x3; auto: small below 65 pixels."""
     width: int | None = None

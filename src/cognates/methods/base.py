@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -38,6 +38,14 @@ class Method(nn.Module, ABC):
         that the library derives for any method (`view-disagreement`).
         """
 
+    def further_scores(self, images: Tensor) -> dict[str, Tensor]:
+        """Return uncertainties (n,) by name that stand beside that of `embed`; none by default.
+
+        They are computed for the evaluation, not by `Model.embed`.
+        """
+        del images
+        return {}
+
     def after_step(self, step: int) -> dict[str, float]:
         """Update what does not learn by gradient (EMA targets, queues) and return what to log."""
         del step
@@ -52,6 +60,19 @@ class MethodConfig(ABC):
     """The registered name, for example `vi-simsiam`."""
     paper: ClassVar[str]
     """Title (authors, year), URL."""
+    models_pixels: ClassVar[bool] = False
+    """Whether the method draws images, and so sees them in [0, 1]: without normalisation."""
+
+    def completed(self, *, channels: int, image_size: int, views: int) -> Self:
+        """Return the configuration with what follows from the run filled in; by default itself.
+
+        Args:
+            channels: of the images.
+            image_size: height and width of a view in pixels.
+            views: views per image.
+        """
+        del channels, image_size, views
+        return self
 
     @abstractmethod
     def build(self, encoder: nn.Module, *, width: int) -> Method:

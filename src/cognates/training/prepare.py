@@ -129,7 +129,12 @@ def build_method(config: RunConfig, *, initial: bool = True, synchronise: bool =
             stem=config.encoder.stem,
             width=config.encoder.width,
         )
-        method = config.method.build(encoder, width=width)
+        complete = config.method.completed(
+            channels=config.data.channels,
+            image_size=config.data.image_size,
+            views=len(config.views),
+        )
+        method = complete.build(encoder, width=width)
     if initial and config.encoder.init is not None:
         load_encoder_weights(method.encoder, config.encoder.init)
     if synchronise:
@@ -234,7 +239,10 @@ def _rehearse_training(method: Method, config: RunConfig, images: Images) -> Non
 def _measured(config: RunConfig, images: Images) -> RunConfig:
     from cognates.data.augment import channel_statistics
 
-    mean, std = channel_statistics(images)
+    if config.method.models_pixels:
+        mean, std = (0.0,) * config.data.channels, (1.0,) * config.data.channels
+    else:
+        mean, std = channel_statistics(images)
     data = dataclasses.replace(
         config.data, mean=tuple(map(float, mean)), std=tuple(map(float, std))
     )
