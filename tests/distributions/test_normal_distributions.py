@@ -192,6 +192,24 @@ def test_the_expected_log_density_is_the_mean_over_draws_of_the_posterior(betwee
     torch.testing.assert_close(p.expected_log_prob(sharp), p.log_prob(q.mean), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(("views", "between"), [(1, 0.5), (3, 0.7), (3, 4.0)])
+def test_the_common_mean_given_its_views_is_what_conditioning_gives(views, between):
+    within, z = 0.3, drawn(views, 2)
+    found = GroupNormal(views, 2, within, between).common_mean(z)
+    whole = within * np.eye(views) + between * np.ones((views, views))  # of the views
+    across = between * np.ones(views)  # of psi with the views
+    mean = across @ np.linalg.solve(whole, z.numpy())
+    variance = between - across @ np.linalg.solve(whole, across)
+    np.testing.assert_allclose(found.mean.numpy(), mean, rtol=1e-12)
+    np.testing.assert_allclose(found.variance.numpy(), np.full(2, variance), rtol=1e-12)
+    flat = GroupNormal(views, 2, within, math.inf).common_mean(z)
+    wide = GroupNormal(views, 2, within, 1e9).common_mean(z)
+    torch.testing.assert_close(flat.mean, wide.mean, rtol=1e-8, atol=0)
+    torch.testing.assert_close(flat.variance, wide.variance, rtol=1e-8, atol=0)
+    with pytest.raises(ConfigError, match="above 0, got 0"):
+        GroupNormal(views, 2, within, 0.0).common_mean(z)
+
+
 def test_draws_of_a_group_have_its_covariance():
     p = GroupNormal(3, 2, within=0.3, between=0.7)
     z = p.rsample((50_000,), generator=generator(2, "draws"))

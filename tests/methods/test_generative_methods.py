@@ -128,6 +128,19 @@ def test_the_loss_is_a_function_of_each_images_own_views(config):
     assert (mixed == pytest.approx(right, rel=1e-12)) != couples
 
 
+def test_draws_in_training_have_the_posteriors_moments_and_differ_between_views_and_methods():
+    n, model = 4000, build(CONFIGS[0]).model.double().train()
+    q = DiagonalNormal(torch.ones(2, n, 4, dtype=F64), torch.full((2, n, 4), -1.0, dtype=F64))
+    data = Batch((), torch.arange(n), 0, 0)
+    z, other = model.draw(q, data, "simve"), model.draw(q, data, "vae")
+    error = 4.5 / math.sqrt(n)  # standard errors, of 64 numbers
+    standard = ((z - 1) * math.exp(0.5)).movedim(1, 0).flatten(1)  # (n, v d)
+    assert standard.mean(0).abs().max() < error
+    correlation = standard.T @ standard / n - torch.eye(8, dtype=F64)
+    assert correlation.abs().max() < error * math.sqrt(2)
+    assert not (z == other).any()
+
+
 def test_views_of_simve_may_come_in_any_order():
     method = build(CONFIGS[0], views=3).double().eval()
     data = batch(3)

@@ -142,6 +142,34 @@ class GroupNormal(Distribution):
             return d / 2 * ((v - 1) * (LOG_2_PI + math.log(self.within)) + math.log(v))
         return d / 2 * (v * LOG_2_PI + self._log_determinant())
 
+    def common_mean(self, value: Float[Tensor, "*batch v d"]) -> DiagonalNormal:
+        r"""Return p(psi | z^1 .. z^v), what the latents of a group say about their common mean.
+
+        Formula: N(v gamma^2 zbar / (sigma^2 + v gamma^2), sigma^2 gamma^2 / (sigma^2 + v gamma^2));
+        flat: N(zbar, sigma^2 / v).
+
+        Args:
+            value: (..., v, d).
+
+        Returns:
+            A diagonal normal with batch shape (...) and d coordinates.
+
+        Raises:
+            ConfigError: the value has other axes, or `between` is 0 and psi is known to be 0.
+
+        Example:
+            >>> GroupNormal(2, 1, 0.5, 0.5).common_mean(torch.ones(2, 1)).mean
+            tensor([0.6667])
+        """
+        if self.between == 0:
+            raise ConfigError(
+                "Expected 'between' above 0, got 0: the common mean is then 0 and no normal."
+            )
+        centre, v = self._checked(value).mean(-2), self.views
+        share = 1.0 if self.flat else v * self.between / (self.within + v * self.between)
+        log_variance = math.log(share * self.within / v)
+        return DiagonalNormal(share * centre, torch.full_like(centre, log_variance))
+
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats; infinite for the flat prior."""
         if self.flat:
@@ -164,6 +192,13 @@ class GroupNormal(Distribution):
         psi = torch.randn((*sample_shape, 1, self.dim), generator=generator)
         own = torch.randn((*sample_shape, self.views, self.dim), generator=generator)
         return math.sqrt(self.between) * psi + math.sqrt(self.within) * own
+
+    def sample(
+        self, sample_shape: _size = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw (*sample_shape, v, d); see `rsample`."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
 
     def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> GroupNormal:
         """Return the distribution with batch shape `batch_shape`; it has no batched parameter."""
