@@ -269,7 +269,16 @@ def test_training_starts_from_the_weights_of_an_earlier_run(run, source, tmp_pat
 @pytest.mark.parametrize("method", ["simsiam", "vi-simsiam", "ssl-hsic"])
 def test_every_recipe_builds_and_survives_its_record(method):
     assert names() == [
-        *("cifar10", "demo", "fashion-mnist", "imagenet", "imagenette", "imagenette-64")
+        "cifar10",
+        "cifar10-generative",
+        "demo",
+        "fashion-mnist",
+        "fashion-mnist-generative",
+        "imagenet",
+        "imagenette",
+        "imagenette-64",
+        "simve-cifar10",
+        "simve-fashion-mnist",
     ]
     for recipe in RECIPES.values():
         config = recipe.build(method)

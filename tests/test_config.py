@@ -26,6 +26,7 @@ from cognates.recipes import named, resolve
         (OptimiserConfig, {"momentum": -0.1}, "'momentum' in [0, 1), got -0.1"),
         (OptimiserConfig, {"weight_decay": -1e-4}, "'weight_decay' of at least 0, got -0.0001"),
         (OptimiserConfig, {"warmup_epochs": -1.0}, "'warmup_epochs' of at least 0, got -1.0"),
+        (OptimiserConfig, {"eps": 0.0}, "'eps' above 0, got 0.0"),
         (OptimiserConfig, {"clip": 0.0}, "'clip' above 0, or none, got 0.0"),
         (TrainingConfig, {"epochs": 0}, "'epochs' of at least 1, got 0"),
         (TrainingConfig, {"epochs": 1, "batch_size": 1}, "at least 2 images for each"),

@@ -225,3 +225,22 @@ def test_the_schedule_equals_the_golden_one_of_ssl_hsic():
     for step, want in golden.items():
         rate = warmup_cosine(step, peak=6.4, warmup_steps=3127, total_steps=312_784)
         assert rate == pytest.approx(want, rel=1e-6)
+
+
+def test_adam_takes_the_same_steps_for_a_sum_and_for_a_mean_with_its_eps_over_n():
+    # The released code of SimVE has eps 1e-4 with a sum over 64 groups.
+    n, steps = 64, 20
+    found = []
+    for divisor, eps in ((1, 1e-4), (n, 1e-4 / n), (n, 1e-4)):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(5, 3, dtype=torch.float64))
+        groups = parameter_groups(nn.ParameterList([weight]), weight_decay=0.0)
+        adam = build("adamw", groups, learning_rate=8e-5, momentum=0.9, eps=eps)
+        x = torch.randn(steps, n, 5, dtype=torch.float64)
+        for batch in x:
+            adam.zero_grad()
+            (1e-3 * (batch @ weight).square().sum() / divisor).backward()
+            adam.step()
+        found.append(weight.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-13, atol=1e-15)
+    assert (found[0] - found[2]).abs().max() > 1e-5

@@ -36,7 +36,8 @@ class DataConfig:
     max_unreadable: float = 0.1
     """Share of unreadable files above which the source is refused."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean of the training images in [0, 1]; None: measured and recorded."""
+    """Per-channel mean of the training images in [0, 1]; None: measured and recorded, but 0 and 1
+    for a method that models pixels."""
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class EncoderConfig:
     """Which network makes the representation."""
 
     name: str = "convnet"
-    """convnet, mlp, resnet18, resnet34, resnet50 or timm:NAME."""
+    """convnet, mlp, resnet18, resnet34, resnet50, vae-convnet, vae-mlp, vae-resnet or timm:NAME."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """ResNets: 7x7 stride-2 convolution and max-pool, or 3x3; auto: small below 65 pixels."""
     width: int | None = None
@@ -73,6 +74,8 @@ class OptimiserConfig:
     """Linear from 0; then cosine to 0."""
     constant_rate: tuple[str, ...] = ()
     """Submodules of the method whose rate stays at its peak (SimSiam on ImageNet: predictor)."""
+    eps: float = 1e-8
+    """AdamW's, added to the root of the mean squared gradient."""
     clip: float | None = None
     """Largest norm of the gradient; None: no clipping."""
 
@@ -82,6 +85,7 @@ class OptimiserConfig:
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         _require("weight_decay", self.weight_decay, self.weight_decay >= 0, "of at least 0")
         _require("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "of at least 0")
+        _require("eps", self.eps, self.eps > 0, "above 0")
         if self.clip is not None:
             _require("clip", self.clip, self.clip > 0, "above 0, or none")
 

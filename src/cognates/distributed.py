@@ -1,4 +1,4 @@
-r"""The two differentiable collectives of the library; in one process both are the identity.
+r"""The differentiable collectives of the library; in one process each is the identity.
 
 Convention: every process computes the *same* loss of the *global* batch, and the gradients of the
 parameters are averaged over the processes (DistributedDataParallel does). A collective whose
@@ -88,6 +88,34 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     return _AllReduceSum.apply(x)
+
+
+def average(values: dict[str, Tensor], rows: int, *, total: bool = False) -> dict[str, Tensor]:
+    r"""Turn scalars over this process's rows into those over all rows, differentiably.
+
+    For losses that are means over images and couple none: the images themselves need not travel.
+
+    Formula: sum_r n_r y_r / sum_r n_r for means y_r over n_r rows.
+
+    Args:
+        values: scalars by name, the same names on every process.
+        rows: n_r, at least 1.
+        total: the scalars are sums over rows; return sum_r y_r.
+
+    Returns:
+        Scalars by name, equal on every process; `values` itself in one process.
+
+    Example:
+        >>> average({"loss": torch.tensor(2.0)}, 3)
+        {'loss': tensor(2.)}
+    """
+    if world_size() == 1:
+        return values
+    parts = torch.stack(list(values.values()))
+    weight = 1 if total else rows
+    sums = all_reduce_sum(torch.cat([weight * parts, parts.new_full((1,), float(rows))]))
+    found = sums[:-1] if total else sums[:-1] / sums[-1]
+    return dict(zip(values, found.unbind(), strict=True))
 
 
 class _Gather(torch.autograd.Function):

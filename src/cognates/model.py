@@ -94,7 +94,7 @@ class Model:
         spec = self.config.views[0] if by_views(self.method) else None
         chunk = torch.from_numpy(np.array(pixels)).to(self.device)
         representation, scores = score_views(
-            self.method, chunk, spec=spec, transform=self._transform
+            self.method, chunk, spec=spec, transform=self._transform, further=False
         )
         return representation, scores[self.default_score]
 

@@ -141,7 +141,12 @@ def parameter_groups(
 
 
 def build(
-    name: str, groups: list[dict[str, Any]], *, learning_rate: float, momentum: float
+    name: str,
+    groups: list[dict[str, Any]],
+    *,
+    learning_rate: float,
+    momentum: float,
+    eps: float = 1e-8,
 ) -> Optimizer:
     r"""Make the optimiser called `name`.
 
@@ -150,6 +155,8 @@ def build(
         groups: from `parameter_groups`.
         learning_rate: at least 0.
         momentum: of SGD and LARS; beta_1 of AdamW, whose beta_2 is 0.999.
+        eps: of AdamW, above 0; torch's default. A loss divided by n takes the same steps with
+            eps / n.
 
     Returns:
         The optimiser over `groups`.
@@ -165,7 +172,7 @@ def build(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=(momentum, 0.999))
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(momentum, 0.999), eps=eps)
     if name == "lars":
         return LARS(groups, lr=learning_rate, momentum=momentum)
     raise ConfigError(f"Expected the name of an optimiser, got '{name}': {nearest(name, _NAMES)}.")

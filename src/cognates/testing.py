@@ -37,14 +37,14 @@ def check_method(config: MethodConfig, *, views: int = 2) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _check_config(config)
-        method = _build(config)
-        batch = _batch(views)
+        method = _build(config, views)
+        batch = _batch(config, views)
         _check_step(method, batch)
         _check_determinism(method, batch)
         _check_gradients(method, batch, autocast=False)
         _check_gradients(method, batch, autocast=True)
         _check_embedding(method, batch.views[0])
-        _check_state(config, method, batch.views[0])
+        _check_state(config, method, batch)
 
 
 def _check_config(config: MethodConfig) -> None:
@@ -108,6 +108,9 @@ def _check_embedding(method: Method, images: Tensor) -> None:
     h, u, n = whole.representation, whole.uncertainty, len(images)
     _require(h.ndim == 2 and len(h) == n, f"embed gives h (n, d), got {tuple(h.shape)}")
     _require(u is None or u.shape == (n,), "embed gives an uncertainty (n,) or None")
+    for name, score in method.further_scores(images[:2]).items():
+        fine = score.shape == (2,) and bool(score.isfinite().all())
+        _require(fine, f"the score '{name}' is (n,) and finite, got {tuple(score.shape)}")
     named = bool(getattr(method, "default_score", ""))
     _require(named, "default_score names the uncertainty that the method stands for")
     for name, all_rows, row in zip(Embedding._fields, whole, alone, strict=True):
@@ -118,9 +121,10 @@ def _check_embedding(method: Method, images: Tensor) -> None:
             _require(same, f"the {name} of an image in eval mode is free of its batch")
 
 
-def _check_state(config: MethodConfig, method: Method, images: Tensor) -> None:
+def _check_state(config: MethodConfig, method: Method, batch: Batch) -> None:
     torch.manual_seed(3)
-    other = _build(config)
+    images = batch.views[0]
+    other = _build(config, len(batch.views))
     other.load_state_dict(method.state_dict())
     with torch.no_grad():
         one, two = method.eval().embed(images), other.eval().embed(images)
@@ -130,7 +134,7 @@ def _check_state(config: MethodConfig, method: Method, images: Tensor) -> None:
     for each in (method, other):
         each.finish()
     torch.manual_seed(4)
-    third = _build(config)
+    third = _build(config, len(batch.views))
     third.finish()
     third.load_state_dict(method.state_dict())
     with torch.no_grad():
@@ -139,7 +143,7 @@ def _check_state(config: MethodConfig, method: Method, images: Tensor) -> None:
     _require(same, "a finished method embeds as its state dict says, and can be loaded")
 
 
-def _build(config: MethodConfig) -> Method:
+def _build(config: MethodConfig, views: int) -> Method:
     encoder = nn.Sequential(
         nn.Conv2d(3, _WIDTH, 3, stride=2, bias=False),
         nn.BatchNorm2d(_WIDTH),
@@ -147,11 +151,13 @@ def _build(config: MethodConfig) -> Method:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    return config.build(encoder, width=_WIDTH)
+    complete = config.completed(channels=3, image_size=16, views=views)
+    return complete.build(encoder, width=_WIDTH)
 
 
-def _batch(views: int) -> Batch:
-    made = tuple(torch.randn(_IMAGES, 3, 16, 16) for _ in range(views))
+def _batch(config: MethodConfig, views: int) -> Batch:
+    draw = torch.rand if config.models_pixels else torch.randn
+    made = tuple(draw(_IMAGES, 3, 16, 16) for _ in range(views))
     return Batch(views=made, index=torch.arange(_IMAGES), step=5, seed=1)
 
 

@@ -86,8 +86,9 @@ def test_every_name_builds_an_encoder_of_the_width_it_says(name, channels):
     assert as_encoder(encoder, channels=channels, image_size=16) == (encoder, width)
 
 
-def test_there_are_five_names():
-    assert encoder_names() == ["convnet", "mlp", "resnet18", "resnet34", "resnet50"]
+def test_there_are_eight_names():
+    spatial = ["vae-convnet", "vae-mlp", "vae-resnet"]
+    assert encoder_names() == ["convnet", "mlp", "resnet18", "resnet34", "resnet50", *spatial]
 
 
 def test_the_stem_is_small_up_to_64_pixels_unless_asked_for():

@@ -139,7 +139,12 @@ def extract(
 
 @torch.no_grad()
 def score_views(
-    method: Method, images: Tensor, *, spec: ViewSpec | None, transform: Transform
+    method: Method,
+    images: Tensor,
+    *,
+    spec: ViewSpec | None,
+    transform: Transform,
+    further: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     r"""Embed one chunk of images and return its representation and its scores.
 
@@ -148,16 +153,20 @@ def score_views(
         images: (n, c, h, w) uint8, or float in [0, 1], on the method's device.
         spec: the view that `view-disagreement` is about; None: without scores of several views.
         transform: how the images become input.
+        further: whether to compute the scores that stand beside the method's own.
 
     Returns:
         representation (n, d) float32 and the scores by name, each (n,) float64.
     """
-    embedding = method.embed(transform.view(images))
+    view = transform.view(images)
+    embedding = method.embed(view)
     representation = _array(embedding.representation)
     norms = np.linalg.norm(representation.astype(np.float64), axis=1)
     scores = {"norm": -norms}
     if embedding.uncertainty is not None:
         scores[method.default_score] = _array(embedding.uncertainty, np.float64)
+    if further:
+        scores |= {k: _array(u, np.float64) for k, u in method.further_scores(view).items()}
     if spec is not None:
         scores |= _disagreement(method, images, spec, transform)
     if not all(np.isfinite(values).all() for values in (representation, *scores.values())):

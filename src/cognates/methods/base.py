@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -41,6 +41,14 @@ class Method(nn.Module, ABC):
         that the library derives for any method (`view-disagreement`), or if `disagreement` gives
         it.
         """
+
+    def further_scores(self, images: Tensor) -> dict[str, Tensor]:
+        """Return uncertainties (n,) by name that stand beside that of `embed`; none by default.
+
+        They are computed for the evaluation, not by `Model.embed`.
+        """
+        del images
+        return {}
 
     def disagreement(self, representations: Tensor) -> Tensor | None:
         """Return the default score (n,) of images from the representations (v, n, d) of v views.
@@ -75,6 +83,19 @@ class MethodConfig(ABC):
     """The registered name, for example `vi-simsiam`."""
     paper: ClassVar[str]
     """Title (authors, year), URL."""
+    models_pixels: ClassVar[bool] = False
+    """Whether the method draws images, and so sees them in [0, 1]: without normalisation."""
+
+    def completed(self, *, channels: int, image_size: int, views: int) -> Self:
+        """Return the configuration with what follows from the run filled in; by default itself.
+
+        Args:
+            channels: of the images.
+            image_size: height and width of a view in pixels.
+            views: views per image.
+        """
+        del channels, image_size, views
+        return self
 
     @abstractmethod
     def build(self, encoder: nn.Module, *, width: int) -> Method:

@@ -15,8 +15,12 @@ from cognates.errors import ConfigError, nearest
 from cognates.methods.base import MethodConfig
 
 _BUILTIN = {
+    "beta-vae": "cognates.methods.beta_vae",
+    "cr-vae": "cognates.methods.cr_vae",
     "simsiam": "cognates.methods.simsiam",
+    "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",
+    "vae": "cognates.methods.vae",
     "vi-simsiam": "cognates.methods.vi_simsiam",
 }
 _REGISTERED: dict[str, type[MethodConfig]] = {}

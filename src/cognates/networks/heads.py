@@ -1,4 +1,4 @@
-"""Heads on top of an encoder: projectors, predictors and a concentration head.
+"""Heads on top of an encoder: projectors, predictors, and heads of distributions.
 
 References:
     Exploring Simple Siamese Representation Learning (Chen and He, 2020),
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cognates.errors import ConfigError
+
+LOG_VARIANCES = (-20.0, 10.0)
+"""The range in which `PosteriorHead` holds the log variances of latents."""
 
 
 def projection_mlp(
@@ -168,6 +171,48 @@ class ConcentrationHead(nn.Module):
             logit = self.last(hidden).squeeze(-1)
             logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
             return (self.dim - 1) * functional.softplus(logit) + 1e-3
+
+
+class PosteriorHead(nn.Module):
+    r"""Predict the mean and the log variance of a normal latent from a representation.
+
+    Formula: (m, s) = W h + b, the first d outputs and the last d; s is held in [-20, 10], beyond
+    which its gradient passes as if it were not.
+
+    Args:
+        width: features of the representation, at least 1.
+        dim: d, at least 1.
+
+    Returns:
+        From `forward`: two (n, d) in float32, or float64 if the head is, also under autocast.
+
+    Raises:
+        ConfigError: a size is below 1.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2013),
+        https://arxiv.org/abs/1312.6114, appendix C.2. The range is chosen here: exp of its ends is
+        exact in float32, and neither pixels nor priors ask for more.
+
+    Example:
+        >>> mean, log_variance = PosteriorHead(8, 3)(torch.zeros(5, 8))
+        >>> mean.shape, log_variance.shape
+        (torch.Size([5, 3]), torch.Size([5, 3]))
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        """Make the head; see the class for the arguments."""
+        super().__init__()
+        _at_least_one(width=width, dim=dim)
+        self.linear = nn.Linear(width, 2 * dim)
+
+    def forward(self, representation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the log variance (n, d) of representations (n, width)."""
+        with torch.autocast(representation.device.type, enabled=False):
+            both = self.linear(representation.to(self.linear.weight.dtype))
+            mean, free = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2, dim=1)
+            # A plain clamp has no gradient outside: a variance there could never come back.
+            return mean, free + (free.clamp(*LOG_VARIANCES) - free).detach()
 
 
 def _at_least_one(**sizes: int) -> None:

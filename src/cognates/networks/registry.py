@@ -13,9 +13,15 @@ from cognates.errors import CognatesError, ConfigError, MissingExtraError, neare
 from cognates.networks.convnet import ConvNet
 from cognates.networks.mlp import MLP
 from cognates.networks.resnet import DEPTHS, ResNet
+from cognates.networks.spatial import SpatialConvNet, SpatialMLP, SpatialResNet
 
 _BROUGHT: dict[str, nn.Module] = {}
 """Modules of the caller, by the name under which a configuration mentions them."""
+_SPATIAL: dict[str, type[SpatialConvNet] | type[SpatialMLP] | type[SpatialResNet]] = {
+    "vae-convnet": SpatialConvNet,
+    "vae-mlp": SpatialMLP,
+    "vae-resnet": SpatialResNet,
+}
 _SMALL = 64
 """Largest image size, in pixels, for which the stem `auto` is the small one."""
 
@@ -24,10 +30,10 @@ def encoder_names() -> list[str]:
     """Return the names of the encoders that are built in; `timm:NAME` are all of timm's.
 
     Example:
-        >>> encoder_names()
-        ['convnet', 'mlp', 'resnet18', 'resnet34', 'resnet50']
+        >>> encoder_names()[:3], encoder_names()[-3:]
+        (['convnet', 'mlp', 'resnet18'], ['vae-convnet', 'vae-mlp', 'vae-resnet'])
     """
-    return ["convnet", "mlp", *DEPTHS]
+    return ["convnet", "mlp", *DEPTHS, *_SPATIAL]
 
 
 def build_encoder(
@@ -84,6 +90,8 @@ def build_encoder(
         network = MLP(
             channels=channels, image_size=image_size, width=512 if width is None else width
         )
+    elif name in _SPATIAL:
+        network = _SPATIAL[name](channels=channels, image_size=image_size)
     elif name.startswith("custom:"):
         if name not in _BROUGHT:
             raise ConfigError(

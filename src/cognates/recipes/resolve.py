@@ -14,6 +14,7 @@ from cognates.errors import ConfigError, nearest
 from cognates.methods.registry import get as get_method
 from cognates.methods.registry import load_plugin
 from cognates.recipes.defaults import default, method_config
+from cognates.recipes.generative import for_pixels
 from cognates.recipes.named import get
 from cognates.training import prepare
 
@@ -104,7 +105,9 @@ def _start(
         return _read(Path(config), named="plugin" in given)
     if recipe is not None:
         found = get(recipe)
-        return found.build(method or found.methods[0])
+        built = found.build(method or found.methods[0])
+        own = built.method.name in found.methods or not built.method.models_pixels
+        return built if own else for_pixels(built)
     if method is None:
         raise ConfigError(
             "Expected a method, a recipe or a configuration, got none: "
@@ -114,12 +117,13 @@ def _start(
         raise ConfigError(
             "Expected a source of images, got none: for example --data folder:photos."
         )
-    return default(
+    usual = default(
         method,
         open_source(given["data"]),
         spec=given["data"],
         on_gpu=_has_gpu(str(given.get("device", "auto"))),
     )
+    return for_pixels(usual) if usual.method.models_pixels else usual
 
 
 def _plugin_fields(path: str | Path, base: RunConfig) -> dict[str, str | None]:

@@ -145,7 +145,12 @@ def build_method(config: RunConfig, *, initial: bool = True, synchronise: bool =
         )
         if initial and config.encoder.init is not None:
             load_encoder_weights(encoder, config.encoder.init)  # before a method copies it
-        method = config.method.build(encoder, width=width)
+        complete = config.method.completed(
+            channels=config.data.channels,
+            image_size=config.data.image_size,
+            views=len(config.views),
+        )
+        method = complete.build(encoder, width=width)
     if synchronise:
         from cognates.networks import norm
 
@@ -160,8 +165,10 @@ def build_optimiser(config: RunConfig, method: Method) -> Optimizer:
         weight_decay=config.optimiser.weight_decay,
         constant_rate=config.optimiser.constant_rate,
     )
-    rate, momentum = peak_rate(config), config.optimiser.momentum
-    return optim.build(config.optimiser.name, groups, learning_rate=rate, momentum=momentum)
+    plan = config.optimiser
+    return optim.build(
+        plan.name, groups, learning_rate=peak_rate(config), momentum=plan.momentum, eps=plan.eps
+    )
 
 
 def peak_rate(config: RunConfig) -> float:
@@ -246,7 +253,10 @@ def _rehearse_training(method: Method, config: RunConfig, images: Images) -> Non
 def _measured(config: RunConfig, images: Images) -> RunConfig:
     from cognates.data.augment import channel_statistics
 
-    mean, std = channel_statistics(images)
+    if config.method.models_pixels:
+        mean, std = (0.0,) * config.data.channels, (1.0,) * config.data.channels
+    else:
+        mean, std = channel_statistics(images)
     data = dataclasses.replace(
         config.data, mean=tuple(map(float, mean)), std=tuple(map(float, std))
     )
