@@ -14,6 +14,7 @@ is no longer finite, is a row that says so.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 from dataclasses import asdict
@@ -26,6 +27,9 @@ from subset import write_subset
 
 import cognates
 from cognates import recipes
+from cognates.config import RunConfig
+from cognates.errors import CollapseError, NonFiniteError
+from cognates.recipes.resolve import resolve
 from cognates.types import Result
 
 SHOWN = (
@@ -71,8 +75,17 @@ def _options() -> argparse.Namespace:
 
 
 def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[str, Any]:
-    point = "-".join(setting.rpartition(".")[2] for setting in settings)
-    folder = options.runs / f"{options.recipe}-{options.method}-{options.seed}-{point}"
+    folder = run_folder(options.runs, options.recipe, options.method, options.seed, settings)
+    wanted = resolve(
+        options.method,
+        recipe=options.recipe,
+        data=source,
+        epochs=options.epochs,
+        seed=options.seed,
+        settings=settings,
+    )
+    if (folder / "config.json").is_file():
+        _require_same(wanted, folder)
     try:
         if not (folder / "model" / "model.json").is_file():
             cognates.train(
@@ -85,7 +98,7 @@ def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[
                 **({"resume": folder} if (folder / "config.json").is_file() else {"out": folder}),
             )
         results = cognates.evaluate(folder, only=["linear", "knn", "few-labels"])
-    except cognates.CognatesError as error:
+    except (NonFiniteError, CollapseError) as error:
         return {"settings": settings, "failed": str(error), "results": []}
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     return {
@@ -95,6 +108,25 @@ def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[
         "training_seconds": json.loads(lines[-1])["time"],
         "results": [asdict(result) for result in results],
     }
+
+
+def run_folder(runs: Path, recipe: str, method: str, seed: int, settings: list[str]) -> Path:
+    """Return the folder of one point of a grid: another one for every point.
+
+    Example:
+        >>> run_folder(Path("runs"), "demo", "simsiam", 0, ["optimiser.momentum=0.9"]).name
+        'demo-simsiam-0-optimiser.momentum=0.9'
+    """
+    return runs / "-".join([recipe, method, str(seed), *(s.replace("/", "_") for s in settings)])
+
+
+def _require_same(wanted: RunConfig, folder: Path) -> None:
+    """Refuse to take an older run for one with other settings."""
+    found = RunConfig.from_json((folder / "config.json").read_text(encoding="utf8"))
+    data = dataclasses.replace(wanted.data, mean=found.data.mean, std=found.data.std)
+    wanted = dataclasses.replace(wanted, data=data, plugin_sha256=found.plugin_sha256)
+    if wanted != found:
+        raise SystemExit(f"Expected the settings of this call in '{folder}', got others: move it.")
 
 
 def _write(options: argparse.Namespace, source: str, tried: list[dict[str, Any]]) -> None:

@@ -31,7 +31,7 @@ def main() -> None:
 def write_subset(
     source: str, out: Path, *, images: int, heldout: int | None = None, seed: int = 0
 ) -> Path:
-    """Write train.npz and test.npz into `out`, unless they are there; return `out`.
+    """Write train.npz and test.npz into `out`, unless the same are there; return `out`.
 
     Args:
         source: of images that all have one size, with labels.
@@ -40,7 +40,11 @@ def write_subset(
         heldout: take so many other training images for test.npz; None: the source's test images.
         seed: of the choice.
     """
-    if not (out / "test.npz").is_file():
+    made = f"{source} {images} {heldout} {seed}"
+    note = out / "made-from.txt"
+    if note.is_file() and note.read_text(encoding="utf8") != made:
+        raise SystemExit(f"Expected '{out}' to be made from '{made}', got another: move it.")
+    if not note.is_file():
         train = cache.load(source, "train", progress=False)
         order = _stratified(train.targets["label"], seed)
         if images + (heldout or 0) > len(order):
@@ -52,6 +56,7 @@ def write_subset(
             _save(out / "test.npz", test, np.arange(len(test)))
         else:
             _save(out / "test.npz", train, np.sort(order[images : images + heldout]))
+        note.write_text(made, encoding="utf8")  # last: without it the files are made again
     return out
 
 
