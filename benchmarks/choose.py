@@ -88,15 +88,8 @@ def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[
         _require_same(wanted, folder)
     try:
         if not (folder / "model" / "model.json").is_file():
-            cognates.train(
-                options.method,
-                recipe=options.recipe,
-                data=source,
-                epochs=options.epochs,
-                seed=options.seed,
-                settings=settings,
-                **({"resume": folder} if (folder / "config.json").is_file() else {"out": folder}),
-            )
+            resumed = (folder / "config.json").is_file()
+            cognates.train(**({"resume": folder} if resumed else {"config": wanted, "out": folder}))
         results = cognates.evaluate(folder, only=["linear", "knn", "few-labels"])
     except (NonFiniteError, CollapseError) as error:
         return {"settings": settings, "failed": str(error), "results": []}
