@@ -56,7 +56,7 @@ def demo(method: str = "vi-simsiam") -> RunConfig:
         data=DataConfig(source="fashion-mnist-mini", image_size=28, channels=1),
         views=(grey_images(28, scale=(0.4, 1.0), jitter=1.0),) * 2,
         optimiser=OptimiserConfig(learning_rate=0.3, weight_decay=5e-4, warmup_epochs=1.0),
-        training=TrainingConfig(epochs=16, batch_size=64),
+        training=TrainingConfig(epochs=20, batch_size=64),
     )
 
 
