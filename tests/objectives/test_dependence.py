@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cognates.errors import ConfigError
 from cognates.kernels import RandomFeatures, hsic, imq, linear, rbf
@@ -178,6 +180,37 @@ def test_the_features_of_many_images_are_made_in_parts_with_the_same_value_and_g
     for i, one in enumerate(found):
         for a, b in zip(one, found[i % 2], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
+class LiveCrosses(TorchDispatchMode):
+    """Counts the tensors of a given size that are alive at once, at every operation."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.most, self.live = size, 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(one, torch.Tensor) and one.untyped_storage().nbytes() == self.size:
+                ref = StorageWeakRef(one.untyped_storage())
+                self.live[ref.cdata] = ref
+        self.live = {key: ref for key, ref in self.live.items() if not ref.expired()}
+        self.most = max(self.most, len(self.live))
+        return out
+
+
+def test_the_memory_of_random_features_does_not_grow_with_the_parts(monkeypatch):
+    count, most = 32, []
+    features = two_draws(4, count)
+    monkeypatch.setattr(dependence, "_ELEMENTS", 2 * count)  # one image at a time
+    for images in (4, 40):
+        z = points(2, images, 4).requires_grad_()
+        with LiveCrosses(8 * count * count) as crosses:
+            total(z, features=features).backward()
+        most.append(crosses.most)
+    assert most[0] == most[1]  # of the (D, D) products, of which every part makes one
+    assert 2 <= most[1] <= 6
 
 
 DEGENERATE = {

@@ -160,16 +160,17 @@ def _random(
         two = second(part.flatten(0, 1)) - shifts[1]
         return same, one.sum(0), two.sum(0), two.T @ one
 
-    parts = z.split(together, dim=1)
-    kept = [
-        moments(part)
-        if len(parts) == 1
-        else checkpoint(moments, part, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
-    same, one, two, cross = kept[0]
-    for more in kept[1:]:
-        same, one, two, cross = same + more[0], one + more[1], two + more[2], cross + more[3]
+    # Summed as they come: a (D, D) product per part, kept to the end, would grow as m D^3.
+    parts, sums = z.split(together, dim=1), None
+    for part in parts:
+        found = (
+            moments(part)
+            if len(parts) == 1
+            else checkpoint(moments, part, use_reentrant=False, preserve_rng_state=False)
+        )
+        sums = found if sums is None else tuple(a + b for a, b in zip(sums, found, strict=True))
+    assert sums is not None  # there is at least one image
+    same, one, two, cross = sums
     zy = same / (n * v * (v - 1)) - (one / m + shifts[0]).square().sum()
     return zy, torch.linalg.vector_norm(cross - two[:, None] * one / m) / m
 
