@@ -255,7 +255,8 @@ def _report(
     note = (
         f"Forward and backward on m = {VIEWS} n points, d = {options.dim}, D = {options.count}, "
         f"float32, {options.threads} threads on as many cores; medians of "
-        f"{options.repeats}, ms and MB above the baseline. Slope of random features from {FIRST:,} points on: time {of['seconds']}, "
+        f"{options.repeats}, ms and MB above the baseline. Slope of random features from "
+        f"{FIRST:,} points on: time {of['seconds']}, "
         f"memory {of['bytes']} (target at most {TARGET}). Random features cost less from m = "
         f"{shown['seconds']} on in time, {shown['bytes']} in memory; the gradient of one pair of "
         f"draws is off by {statistics.mean(errors):.2f} times the exact one (n = 128, v = 4, mean "
