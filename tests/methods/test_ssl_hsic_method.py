@@ -370,6 +370,14 @@ def test_bad_hyperparameters_are_refused_by_name(field, value):
         SslHsicConfig(**{field: value})
 
 
+@pytest.mark.parametrize(("gamma", "least"), [(3.0, 11), (2.0, 6), (0.5, 2), (0.0, 2)])
+def test_batches_in_which_a_collapse_has_the_lower_loss_are_refused(gamma, least):
+    config = SslHsicConfig(gamma=gamma)
+    config.require_images(least)
+    with pytest.raises(ConfigError, match=r"more than gamma\^2 \+ 1 = .* got .*lower 'gamma'"):
+        config.require_images(least - 1)
+
+
 def test_one_view_is_refused_without_a_target_in_one_sentence():
     with pytest.raises(ConfigError, match="at least two views"):
         build(CONFIGS[1]).double()(batch(1))

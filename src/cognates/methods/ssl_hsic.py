@@ -218,7 +218,8 @@ class SslHsicConfig(MethodConfig):
     target_decay: float = 0.99
     """Of the target's average at the start; it goes to 1 by a cosine."""
     gamma: float = 3.0
-    """Weight of sqrt(HSIC(Z, Z))."""
+    """Weight of sqrt(HSIC(Z, Z)). A part of the batch must hold more than gamma^2 + 1 images: with
+    fewer, a collapse has a lower loss than images spread evenly, and a run is refused."""
     kernel: Literal["imq", "rbf", "linear"] = "imq"
     """Of two projections of unit length."""
     scale: float = 1.0
@@ -252,6 +253,20 @@ class SslHsicConfig(MethodConfig):
         if self.pairs not in ("distinct", "all"):
             raise ConfigError(f"Expected 'pairs' distinct or all, got {self.pairs!r}.")
         Kernel(self.kernel, self.scale)
+
+    def require_images(self, images: int) -> None:
+        """Refuse batches in which a collapse has the lower loss: of at most gamma^2 + 1 images.
+
+        Aligned views of n orthogonal images have -(1 - k)(n - 1)/n + gamma (1 - k) sqrt(n - 1)/n,
+        a collapse has 0.
+        """
+        least = self.gamma**2 + 1
+        if images <= least:
+            raise ConfigError(
+                f"Expected more than gamma^2 + 1 = {least:g} images in each part of the batch "
+                f"(batch_size / accumulate), got {images}: a collapse would have the lower loss; "
+                "raise the batch size or lower 'gamma'."
+            )
 
     def build(self, encoder: nn.Module, *, width: int) -> SslHsic:
         """Make the method around `encoder`, whose output is (n, width)."""
