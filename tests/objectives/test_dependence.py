@@ -286,6 +286,8 @@ def test_what_the_objective_cannot_use_is_refused():
         ssl_hsic(z, gamma=-1.0)
     with pytest.raises(ConfigError, match="'gamma'"):
         ssl_hsic(z, gamma=math.nan)
+    with pytest.raises(ConfigError, match="'gamma'"):
+        ssl_hsic(z, gamma=math.inf)
     with pytest.raises(ConfigError, match="'pairs'"):
         inspect.unwrap(dependence.ssl_hsic)(z, pairs="some")
 

@@ -20,6 +20,7 @@ squared distance in the kernel's space: the method is deterministic, so the pape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -76,6 +77,11 @@ class SslHsic(Method):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the objective over the global batch."""
+        if self.training and len(batch.index) < 2:
+            raise ConfigError(
+                f"Expected at least two images to train on, got {len(batch.index)}: batch norm "
+                "needs two; raise the batch size."
+            )
         points = [self._online(view) for view in batch.views]
         if self.target is not None:
             with torch.no_grad():
@@ -241,11 +247,14 @@ class SslHsicConfig(MethodConfig):
         """Check sizes and ranges."""
         for name in ("dim", "hidden", "predictor_hidden", "features"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"Expected '{name}' of at least 1, got {value}.")
-        for name in ("gamma", "exact_up_to"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"Expected '{name}' of at least 0, got {getattr(self, name)}.")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ConfigError(f"Expected '{name}' a whole number of at least 1, got {value}.")
+        if not (isinstance(self.exact_up_to, int) and self.exact_up_to >= 0):
+            raise ConfigError(
+                f"Expected 'exact_up_to' a whole number of at least 0, got {self.exact_up_to}."
+            )
+        if not 0 <= self.gamma < math.inf:
+            raise ConfigError(f"Expected a finite 'gamma' of at least 0, got {self.gamma}.")
         if not 0 <= self.target_decay <= 1:
             raise ConfigError(f"Expected 'target_decay' in [0, 1], got {self.target_decay}.")
         if not 0 <= self.average < 1:

@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -58,8 +59,8 @@ def ssl_hsic(
     Args:
         z: rows of unit length, normalised by the caller (`unit_rows`); v at least 2, n at least 1.
         kernel: of the exact form.
-        gamma: weight of the variance term, at least 0. The root makes both terms of degree one in
-            the kernel, so one value serves every kernel.
+        gamma: weight of the variance term, finite and at least 0. The root makes both terms of
+            degree one in the kernel, so one value serves every kernel.
         pairs: "distinct" leaves out a view's pair with itself; "all" keeps it, as the released code
             does, which adds sum of |phi(z)|^2/(n v (v-1)) to HSIC(Z, Y): 1/(v-1) in the exact form
             where k(z, z) = 1, whose gradient is zero.
@@ -73,7 +74,7 @@ def ssl_hsic(
 
     Raises:
         ConfigError: z has not three axes, there are fewer than two views or no image, gamma is
-            negative, `pairs` is unknown, or A and B are one draw.
+            negative or not finite, `pairs` is unknown, or A and B are one draw.
 
     Notes:
         The root is taken as a Frobenius norm, whose gradient at zero is zero: a collapsed batch has
@@ -181,7 +182,7 @@ def _check(z: Tensor, gamma: float, pairs: str) -> None:
             "Expected z of shape (v, n, d) with at least two views and one image, got "
             f"{tuple(z.shape)}: stack views on axis 0."
         )
-    if not gamma >= 0:
-        raise ConfigError(f"Expected 'gamma' of at least 0, got {gamma}.")
+    if not 0 <= gamma < math.inf:
+        raise ConfigError(f"Expected a finite 'gamma' of at least 0, got {gamma}.")
     if pairs not in ("distinct", "all"):
         raise ConfigError(f"Expected 'pairs' distinct or all, got {pairs!r}.")
