@@ -1,4 +1,4 @@
-"""SSL-HSIC's module on batches that have nothing to tell apart: identical, zero, one, two images."""
+"""SSL-HSIC on batches that have nothing to tell apart: identical, zero, one or two images."""
 
 from __future__ import annotations
 
