@@ -182,6 +182,26 @@ def test_the_features_of_many_images_are_made_in_parts_with_the_same_value_and_g
             torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("pairs", ["distinct", "all"])
+def test_the_linear_kernel_is_exact_without_a_gram_matrix(pairs, monkeypatch):
+    found, exact = [], dependence._exact
+    for form in (dependence._by_features, None):
+        z = points(3, 7, 4).requires_grad_()
+        if form is None:
+            monkeypatch.setattr(
+                dependence,
+                "_by_features",
+                lambda z, a, b, d, distinct: exact(z, linear(), distinct),
+            )
+        with LiveCrosses(8 * 21 * 21) as grams:
+            terms = ssl_hsic(z, kernel=linear(), pairs=pairs)
+        grads = [torch.autograd.grad(t, z, retain_graph=True)[0] for t in terms.values()]
+        found.append([*terms.values(), *grads])
+        assert (grams.most == 0) == (form is not None)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
 class LiveCrosses(TorchDispatchMode):
     """Counts the tensors of a given size that are alive at once, at every operation."""
 

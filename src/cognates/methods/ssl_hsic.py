@@ -235,7 +235,8 @@ class SslHsicConfig(MethodConfig):
     pairs: Pairs = "distinct"
     """Whether a view's pair with itself counts: all, as in the released code, adds a constant."""
     exact_up_to: int = 8192
-    """Points (views x images) up to which the loss is exact; above, from random features."""
+    """Points (views x images) up to which the loss is exact; above, from random features.
+    The linear kernel's features are the points themselves: it is exact at any size."""
     features: int = 2048
     """Random features per draw where they are used, the same on every process; the released code
     draws 512 on each of 128."""

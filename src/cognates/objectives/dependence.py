@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -29,6 +30,7 @@ from cognates.kernels.gram import precise
 from cognates.types import Terms
 
 Pairs = Literal["distinct", "all"]
+_Features = Callable[[Tensor], Tensor]
 
 _IMQ = imq(1.0)
 _ELEMENTS = 1 << 20  # features at a time: 4 MB, which caches hold and allocators keep
@@ -64,8 +66,9 @@ def ssl_hsic(
         pairs: "distinct" leaves out a view's pair with itself; "all" keeps it, as the released code
             does, which adds sum of |phi(z)|^2/(n v (v-1)) to HSIC(Z, Y): 1/(v-1) in the exact form
             where k(z, z) = 1, whose gradient is zero.
-        features: None: the exact form, O(m^2 d). (A, B): the random-feature form in time O(m D^2)
-            and memory O(m d + D^2), as features are made again in the backward pass; A for
+        features: None: the exact form, O(m^2 d), and O(m d^2) for the linear kernel.
+            (A, B): the random-feature form in time O(m D^2) and memory O(m d + D^2),
+            as features are made again in the backward pass; A for
             HSIC(Z, Y) and one factor of HSIC(Z, Z), B for the other; they carry their own kernel.
 
     Returns:
@@ -98,7 +101,11 @@ def ssl_hsic(
     with torch.autocast(z.device.type, enabled=False):
         z = precise(z)
         if features is None:
-            zy, root = _exact(z, kernel, distinct)
+            if kernel.name == "linear" and z.shape[0] * z.shape[1] > z.shape[2]:
+                # its features are the points, without a draw: exact in O(m d^2)
+                zy, root = _by_features(z, _same, _same, z.shape[2], distinct)
+            else:
+                zy, root = _exact(z, kernel, distinct)
         else:
             first, second = features
             if first is second or first.weight is second.weight:
@@ -106,7 +113,7 @@ def ssl_hsic(
                     "Expected two independent draws of random features, got one twice: HSIC(Z, Z) "
                     "would be biased upward; draw again with another generator."
                 )
-            zy, root = _random(z, first, second, distinct)
+            zy, root = _by_features(z, first, second, len(first.weight), distinct)
         return {"dependence": -zy, "variance": gamma * root}
 
 
@@ -138,16 +145,20 @@ def _exact(z: Tensor, kernel: Kernel, distinct: bool) -> tuple[Tensor, Tensor]:
     return zy, torch.linalg.vector_norm(centred(gram)) / m
 
 
-def _random(
-    z: Tensor, first: RandomFeatures, second: RandomFeatures, distinct: bool
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _by_features(
+    z: Tensor, first: _Features, second: _Features, count: int, distinct: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the same from two draws, some images at a time, whose features are made twice.
+    """Return the same from two draws of `count` features, made twice, some images at a time.
 
     Features are shifted by constants before they are multiplied, so that differences of large sums
     lose no digits; what the shift takes away is put back exactly.
     """
     v, n, d = z.shape
-    m, together = v * n, max(1, _ELEMENTS // (v * len(first.weight)))
+    m, together = v * n, max(1, _ELEMENTS // (v * count))
     with torch.no_grad():
         some = z[:, :together].reshape(-1, d)
         shifts = first(some).mean(0), second(some).mean(0)
