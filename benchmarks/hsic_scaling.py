@@ -4,11 +4,14 @@
     python benchmarks/hsic_scaling.py --official ssl_hsic/kernels.py    (a checkout; needs jax)
 
 Forward and backward of both forms on m = 4 n points of R^256 on the sphere; random features as the
-method uses them, two fresh draws of D = 512 included in the time. Every size runs in a process of
-its own; peak memory is the high-water mark of its resident set during a repetition less what it
-held before (Linux). The slope is that of a line through log time, and log memory, over log m from
-8,192 points on. Beside it, how far the gradient of one pair of draws is from the exact one: that,
-and not the cost, is why the method switches where memory ends and not where the curves cross.
+method uses them, two fresh draws of D = 512 included in the time. Every size runs in processes of
+its own, on the same cores whatever computes there: one for the time and one for the peak of memory,
+the high-water mark of its resident set during a repetition less what it held before (Linux). The
+second one's allocator gives every buffer from 64 KiB on back at once, for what it kept from the
+repetition before would be missing from the reading; that costs time, hence two. The slope is that
+of a line through log time, and log memory, over log m from 8,192 points on. Beside it, how far the
+gradient of one pair of draws is from the exact one: that, and not the cost, is why the method
+switches where memory ends and not where the curves cross.
 
 The official estimator is google-deepmind/ssl_hsic at d7ea38d, its file read and not copied; the
 table that it samples from is made here, because its own takes minutes.
@@ -20,6 +23,7 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -39,15 +43,18 @@ from cognates.objectives.dependence import unit_rows
 
 VIEWS, TARGET, FIRST = 4, 1.15, 8192
 """Sets of points per image; the largest slope allowed; the size it is taken from."""
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""glibc: buffers of 64 KiB and more are mapped one by one, and unmapped when they are freed."""
 
 
 def main() -> None:
-    """Measure every size in a process of its own, print a table and keep it."""
+    """Measure every size in processes of its own, print a table and keep it."""
     options = _options()
+    os.sched_setaffinity(0, options.cores)  # what is started from here inherits it
     torch.set_num_threads(options.threads)
     if options.one:
-        form, m = options.one
-        print(json.dumps(_measure(options, form, int(m))))
+        what, form, m = options.one
+        print(json.dumps(_measure(options, what, form, int(m))))
         return
     found: dict[str, list[dict[str, Any]]] = {}
     sizes = {"exact": options.exact, "features": options.features}
@@ -56,7 +63,9 @@ def main() -> None:
     for form, each in sizes.items():
         found[form] = []
         for m in each:
-            found[form].append(_elsewhere(form, m))
+            found[form].append({"m": m, **_elsewhere("time", form, m)})
+            if "error" not in found[form][-1]:
+                found[form][-1] |= _elsewhere("memory", form, m)
             print(form, found[form][-1], file=sys.stderr, flush=True)
     _report(options, found, _gradient_errors(options))
 
@@ -74,37 +83,46 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=30, help="for the error of the gradient")
     parser.add_argument("--name", default="hsic-scaling", help="of the result files")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--one", nargs=2, metavar=("FORM", "M"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--cores", nargs="*", type=int, help="default: the first, one per thread")
+    parser.add_argument("--one", nargs=3, metavar=("WHAT", "FORM", "M"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.cores = options.cores or sorted(os.sched_getaffinity(0))[: options.threads]
+    if len(set(options.cores)) != options.threads:
+        raise SystemExit(
+            f"Expected one core for each of {options.threads} threads, got {options.cores}: every "
+            "form must have the same; set --threads and --cores."
+        )
+    return options
 
 
-def _elsewhere(form: str, m: int) -> dict[str, Any]:
+def _elsewhere(what: str, form: str, m: int) -> dict[str, Any]:
     """Measure one size in a new process, whose memory nothing else has touched."""
-    command = [sys.executable, *sys.argv, "--one", form, str(m)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, *sys.argv, "--one", what, form, str(m)]
+    own = os.environ | (GIVES_BACK if what == "memory" else {})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["killed, for want of memory"]
-        return {"m": m, "error": lines[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+        return {"error": lines[-1]}
+    found = json.loads(done.stdout.splitlines()[-1])
+    if what == "memory" and min(found["all_bytes"]) <= 0:
+        raise SystemExit(
+            f"Expected a peak above the baseline at every repetition, got {found['all_bytes']} "
+            f"bytes from {form} at m = {m}: the baseline holds what the repetition used."
+        )
+    return found
 
 
-def _measure(options: argparse.Namespace, form: str, m: int) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, what: str, form: str, m: int) -> dict[str, Any]:
     step = _official(options, m) if form == "official" else _step(options, form, m)
     step()  # warms up; the official estimator is compiled here
-    seconds, peaks = [], []
+    found = []
     for _ in range(options.repeats):
-        before = _reset_peak()
-        began = time.perf_counter()
+        before, began = _reset_peak() if what == "memory" else 0, time.perf_counter()
         step()
-        seconds.append(time.perf_counter() - began)
-        peaks.append(_memory("VmHWM") - before)
-    return {
-        "m": m,
-        "seconds": statistics.median(seconds),
-        "all_seconds": seconds,
-        "bytes": statistics.median(peaks),
-        "all_bytes": peaks,
-    }
+        seconds = time.perf_counter() - began
+        found.append(_memory("VmHWM") - before if what == "memory" else seconds)
+    unit = "bytes" if what == "memory" else "seconds"
+    return {unit: statistics.median(found), f"all_{unit}": found}
 
 
 def _points(options: argparse.Namespace, m: int, *, noise: float = 1.0) -> Tensor:
@@ -127,10 +145,10 @@ def _step(options: argparse.Namespace, form: str, m: int) -> Callable[[], None]:
     z, source = _points(options, m).requires_grad_(), torch.Generator().manual_seed(1)
 
     def step() -> None:
-        z.grad = None
         features = _draws(options, source) if form == "features" else None
         terms = ssl_hsic(z, pairs="all", features=features)
         (terms["dependence"] + terms["variance"]).backward()
+        z.grad = None  # part of this repetition's peak, not of the next one's baseline
 
     return step
 
@@ -203,7 +221,7 @@ def _gradient_errors(options: argparse.Namespace) -> list[float]:
 
 def _slope(found: list[dict[str, Any]], key: str) -> float | None:
     """Return the slope of log `key` over log m from `FIRST` on."""
-    chosen = [one for one in found if one["m"] >= FIRST and one.get(key, 0) > 0]
+    chosen = [one for one in found if one["m"] >= FIRST and key in one]
     if len(chosen) < 2:
         return None
     x, y = (np.log([one[name] for one in chosen]) for name in ("m", key))
@@ -236,8 +254,9 @@ def _report(
     of = {k: "unknown" if s is None else f"{s:.2f}" for k, s in slopes["features"].items()}
     note = (
         f"Forward and backward on m = {VIEWS} n points, d = {options.dim}, D = {options.count}, "
-        f"float32, {options.threads} threads; medians of {options.repeats}, ms and MB above the "
-        f"baseline. Slope of random features from {FIRST:,} points on: time {of['seconds']}, "
+        f"float32, {options.threads} threads on as many cores; medians of "
+        f"{options.repeats}, ms and MB above the baseline. Slope of random features from "
+        f"{FIRST:,} points on: time {of['seconds']}, "
         f"memory {of['bytes']} (target at most {TARGET}). Random features cost less from m = "
         f"{shown['seconds']} on in time, {shown['bytes']} in memory; the gradient of one pair of "
         f"draws is off by {statistics.mean(errors):.2f} times the exact one (n = 128, v = 4, mean "

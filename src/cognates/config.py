@@ -98,7 +98,8 @@ class TrainingConfig:
     batch_size: int = 256
     """Images per optimiser step over all processes and accumulation steps."""
     accumulate: int = 1
-    """Forward and backward passes per optimiser step."""
+    """Forward and backward passes per optimiser step. For a loss that couples the images of a batch
+    (ssl-hsic) each part is a batch of its own: another objective than that of the whole batch."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     seed: int = 0
     device: str = "auto"

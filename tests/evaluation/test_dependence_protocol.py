@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cognates.errors import ConfigError, DataError
+from cognates.errors import ConfigError, DataError, NonFiniteError
 from cognates.evaluation import dependence
 from cognates.evaluation.dependence import measures
 from cognates.evaluation.suite import PROTOCOLS, resolve, run_protocols
@@ -73,6 +73,15 @@ def test_what_it_cannot_measure_is_refused():
         measures(views(1))
     with pytest.raises(ConfigError, match="imq or cosine"):
         measures(views(), critic="rbf")
+    for critic in ("imq", "cosine"):
+        for scale in (0.0, -1.0, 1e-30, math.inf, math.nan):
+            with pytest.raises(ConfigError, match="kernel scale above 0"):
+                measures(views(), critic=critic, scale=scale)
+    for bad in (math.nan, math.inf):
+        z = views()
+        z[1, 3, 2] = bad
+        with pytest.raises(NonFiniteError, match="Expected finite features"):
+            measures(z)
 
 
 def test_the_protocol_gives_every_measure_for_every_subject_and_only_when_named(monkeypatch):

@@ -357,6 +357,11 @@ def test_its_uncertainty_is_measured_on_the_eight_fixed_views():
         ("features", 0),
         ("gamma", -1.0),
         ("gamma", math.nan),
+        ("gamma", math.inf),
+        ("features", 2.5),
+        ("dim", 2.5),
+        ("exact_up_to", 2.5),
+        ("scale", 1e-30),
         ("target_decay", 1.5),
         ("average", 1.0),
         ("scale", 0.0),
@@ -368,6 +373,14 @@ def test_its_uncertainty_is_measured_on_the_eight_fixed_views():
 def test_bad_hyperparameters_are_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=field):
         SslHsicConfig(**{field: value})
+
+
+@pytest.mark.parametrize(("gamma", "least"), [(3.0, 11), (2.0, 6), (0.5, 2), (0.0, 2)])
+def test_batches_in_which_a_collapse_has_the_lower_loss_are_refused(gamma, least):
+    config = SslHsicConfig(gamma=gamma)
+    config.require_images(least)
+    with pytest.raises(ConfigError, match=r"more than gamma\^2 \+ 1 = .* got .*lower 'gamma'"):
+        config.require_images(least - 1)
 
 
 def test_one_view_is_refused_without_a_target_in_one_sentence():

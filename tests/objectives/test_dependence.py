@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cognates.errors import ConfigError
 from cognates.kernels import RandomFeatures, hsic, imq, linear, rbf
@@ -180,6 +182,57 @@ def test_the_features_of_many_images_are_made_in_parts_with_the_same_value_and_g
             torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("pairs", ["distinct", "all"])
+def test_the_linear_kernel_is_exact_without_a_gram_matrix(pairs, monkeypatch):
+    found, exact = [], dependence._exact
+    for form in (dependence._by_features, None):
+        z = points(3, 7, 4).requires_grad_()
+        if form is None:
+            monkeypatch.setattr(
+                dependence,
+                "_by_features",
+                lambda z, a, b, d, distinct: exact(z, linear(), distinct),
+            )
+        with LiveCrosses(8 * 21 * 21) as grams:
+            terms = ssl_hsic(z, kernel=linear(), pairs=pairs)
+        grads = [torch.autograd.grad(t, z, retain_graph=True)[0] for t in terms.values()]
+        found.append([*terms.values(), *grads])
+        assert (grams.most == 0) == (form is not None)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
+class LiveCrosses(TorchDispatchMode):
+    """Counts the tensors of a given size that are alive at once, at every operation."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.most, self.live = size, 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(one, torch.Tensor) and one.untyped_storage().nbytes() == self.size:
+                ref = StorageWeakRef(one.untyped_storage())
+                self.live[ref.cdata] = ref
+        self.live = {key: ref for key, ref in self.live.items() if not ref.expired()}
+        self.most = max(self.most, len(self.live))
+        return out
+
+
+def test_the_memory_of_random_features_does_not_grow_with_the_parts(monkeypatch):
+    count, most = 32, []
+    features = two_draws(4, count)
+    monkeypatch.setattr(dependence, "_ELEMENTS", 2 * count)  # one image at a time
+    for images in (4, 40):
+        z = points(2, images, 4).requires_grad_()
+        with LiveCrosses(8 * count * count) as crosses:
+            total(z, features=features).backward()
+        most.append(crosses.most)
+    assert most[0] == most[1]  # of the (D, D) products, of which every part makes one
+    assert 2 <= most[1] <= 6
+
+
 DEGENERATE = {
     "identical": torch.ones(2, 6, 4) / 2,
     "zero": torch.zeros(2, 6, 4),
@@ -253,6 +306,8 @@ def test_what_the_objective_cannot_use_is_refused():
         ssl_hsic(z, gamma=-1.0)
     with pytest.raises(ConfigError, match="'gamma'"):
         ssl_hsic(z, gamma=math.nan)
+    with pytest.raises(ConfigError, match="'gamma'"):
+        ssl_hsic(z, gamma=math.inf)
     with pytest.raises(ConfigError, match="'pairs'"):
         inspect.unwrap(dependence.ssl_hsic)(z, pairs="some")
 

@@ -1,7 +1,11 @@
 """The recipes of SSL-HSIC: what they set, and that the command line's words lead to them."""
 
-import pytest
+import math
 
+import pytest
+import torch
+
+from cognates.objectives import ssl_hsic
 from cognates.recipes import RECIPES, default, method_config, resolve
 from cognates.training.prepare import peak_rate
 
@@ -38,6 +42,21 @@ def test_fashion_mnist_differs_from_the_other_methods_in_method_and_optimiser_on
     for part in ("encoder", "data", "views", "training"):
         assert getattr(ours, part) == getattr(theirs, part)
     assert ours.optimiser.learning_rate == 0.5
+
+
+@pytest.mark.parametrize("images", [3, 8, 20, 40, 63, 64, 4000])
+def test_a_small_folder_gets_a_gamma_at_which_spread_images_beat_a_collapse(images):
+    class Source:
+        native_size, native_channels, splits = None, 3, {"train": range(images)}
+
+    found = default("ssl-hsic", Source(), spec="folder:photos")  # pyright: ignore
+    batch, gamma = found.training.batch_size, found.method.gamma
+    found.method.require_images(batch)
+    z = torch.eye(batch, dtype=torch.float64).expand(2, batch, batch)
+    dependence, variance = ssl_hsic(z, gamma=gamma).values()
+    # a collapsed batch has 0; gamma has two digits
+    assert -variance / dependence <= 3 / math.sqrt(15) + 0.005 / math.sqrt(batch - 1) + 1e-12
+    assert (gamma == 3.0) == (batch >= 16)
 
 
 def test_a_folder_gets_a_rate_at_which_the_method_spreads_its_points():

@@ -102,6 +102,28 @@ def test_a_good_reading_starts_the_count_again():
         assert monitor.read(step, shape, spread=value, effective_rank=8.0) is None
 
 
+@pytest.mark.parametrize(("low", "step"), [(0, 4), (0, 10), (1, 20), (1, 27), (2, 36)])
+def test_a_bad_last_reading_counts_alone(low, step):
+    monitor, shape = CollapseMonitor(stop=False, low=low), torch.Size([32, 16])
+    with pytest.warns(CollapseWarning, match=rf"spread .*at the last step, {step};|to step {step}"):
+        assert monitor.read(step, shape, spread=0.09, effective_rank=8.0, last=True)
+
+
+def test_a_good_last_reading_and_one_of_a_collapse_already_told_are_silent():
+    shape = torch.Size([32, 16])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        young = CollapseMonitor(stop=True)  # a rank that is low before anything has been learnt
+        assert young.read(4, shape, spread=0.5, effective_rank=1.5, last=True) is None
+        for low, spread_ in ((0, 0.5), (2, 0.5), (3, 0.09), (5, 0.09)):
+            monitor = CollapseMonitor(stop=True, low=low)
+            for step in (40, 44):
+                reading = {"spread": spread_, "effective_rank": 8.0, "last": True}
+                assert monitor.read(step, shape, **reading) is None
+    with pytest.raises(CollapseError, match="at the last step, 4"):
+        CollapseMonitor(stop=True).read(4, shape, spread=0.09, effective_rank=8.0, last=True)
+
+
 def test_a_single_direction_is_a_collapse_whatever_its_spread():
     monitor, shape = CollapseMonitor(stop=True, low=2), torch.Size([32, 16])
     with pytest.raises(CollapseError, match=r"effective rank .* is 1\.5, below 2") as caught:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cognates.errors import CollapseError, CollapseWarning, Interrupted, NonFiniteError
+from cognates.errors import CollapseError, CollapseWarning, ConfigError, Interrupted, NonFiniteError
 from cognates.methods.registry import get
 from cognates.training import checkpoint, loop
 from cognates.training.checkpoint import read_model
@@ -148,6 +148,29 @@ def test_a_rate_that_is_too_high_does_not_pass_in_silence(hsic, tmp_path, rate, 
         loop.fit(config, tmp_path / "run", progress=False)
     assert caught.value.exit_code == 3
     assert said in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_collapse_in_a_run_too_short_for_three_readings_is_warned_of(hsic, tmp_path):
+    # The wiring of the recipes: a target, and an average whose weights are kept. The predictor's
+    # batch norm holds points apart at rates that collapse without a target.
+    config = hsic(optimiser__learning_rate=1e4, optimiser__warmup_epochs=0.0, training__epochs=7)
+    assert config.method.target
+    assert config.method.average > 0
+    with pytest.warns(CollapseWarning, match="collapsed: .* at the last step, 28"):
+        loop.fit(config, tmp_path / "run", progress=False)
+    assert "collapsed" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("fields", [{"batch_size": 8}, {"accumulate": 2}])
+def test_a_batch_in_which_a_collapse_has_the_lower_loss_is_refused_before_a_folder_exists(
+    hsic, tmp_path, fields
+):
+    run = tmp_path / "run"
+    config = hsic(**{f"training__{name}": value for name, value in fields.items()})
+    with pytest.raises(ConfigError, match=r"gamma\^2 \+ 1 = 10 images in each part.* got 8"):
+        loop.fit(config, run, progress=False)
+    assert not run.exists()
+    loop.fit(hsic(method={"gamma": 2.0}, training__accumulate=2), run, progress=False)
 
 
 def test_a_collapse_is_warned_of_where_the_run_is_not_to_stop(hsic, tmp_path):

@@ -58,6 +58,7 @@ def apply(
     Crop and flip: the antialiased bilinear filter of Pillow and torchvision on the cropped image.
     Colour: brightness, contrast, saturation, hue and grey as one affine map per image
     (`colour_maps`), clamped to [0, 1] once. Blur: a Gaussian window of a tenth of the size.
+    Before `mean` and `std` every value is in [0, 1], also where no colour changes.
     Everything is computed in float32, or in float64 for float64 views, and rounded to `dtype` once,
     at the end.
 
@@ -105,7 +106,9 @@ def apply(
         made = images[part].to(compute, memory_format=torch.contiguous_format)
         made = transpose(resample_rows(made, rows.of(part)))
         made = resample_rows(made, columns.of(part))  # (m, c, x, y): columns before rows
-        if maps is not None:
+        if maps is None:
+            made.clamp_(0, 1)  # as `recolour` does: weights of taps sum to 1 up to rounding
+        else:
             mapped = recolour(made.flatten(2), ColourMaps(*(kind[part] for kind in maps)))
             made = mapped.view_as(made)
         for flags, change in changes:
@@ -259,7 +262,7 @@ def _change_(made: Tensor, flags: Tensor, sigma: Tensor, change: _Change) -> Non
 
 def _blurred(some: Tensor, sigma: Tensor) -> Tensor:
     taps = gaussian_taps(sigma.to(some), some.shape[-1])
-    return transpose(resample_rows(transpose(resample_rows(some, taps)), taps))
+    return transpose(resample_rows(transpose(resample_rows(some, taps)), taps)).clamp_(0, 1)
 
 
 def _check(images: Tensor, parameters: ViewParameters, size: int) -> None:

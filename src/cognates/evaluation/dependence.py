@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cognates.errors import ConfigError, DataError
+from cognates.errors import ConfigError, DataError, NonFiniteError
 from cognates.evaluation.subjects import BASELINES
 from cognates.kernels import imq, linear
+from cognates.kernels.gram import require_scale
 from cognates.types import Features, Result
 
 MOST = 5000
@@ -49,7 +50,8 @@ def measures(
         in float64.
 
     Raises:
-        ConfigError: z has not the stated shape, or an unknown critic.
+        ConfigError: z has not the stated shape, an unknown critic, or a scale not above 0.
+        NonFiniteError: z has a NaN or an infinity.
 
     Notes:
         The approximation holds where k varies little; at a temperature of 0.1 it does not.
@@ -66,6 +68,12 @@ def measures(
         raise ConfigError(f"Expected (v, n, d) with at least two views, got {tuple(points.shape)}.")
     if critic not in ("imq", "cosine"):
         raise ConfigError(f"Expected the critic imq or cosine, got {critic!r}.")
+    require_scale(scale)
+    if not bool(points.isfinite().all()):
+        raise NonFiniteError(
+            "Expected finite features, got NaN or infinity: embed with weights of a run that has "
+            "not diverged."
+        )
     points = points / torch.linalg.vector_norm(points, dim=-1, keepdim=True).clamp_min(1e-12)
     v, n, d = points.shape
     if critic == "cosine":

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from cognates.errors import ConfigError
 
+_LEAST_SCALE = 1e-9  # its square, 1e-18, is a normal number in float32, and so is 1 over it
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
@@ -145,10 +147,12 @@ def require_scale(scale: float | Tensor) -> None:
     """Refuse a scale that cannot be used.
 
     Raises:
-        ConfigError: a number that is not finite and above 0, or a tensor with axes.
+        ConfigError: a number that is not finite and at least 1e-9, or a tensor with axes.
     """
     if isinstance(scale, Tensor):
         if scale.ndim:
             raise ConfigError(f"Expected a scalar scale, got a tensor {tuple(scale.shape)}.")
-    elif not (math.isfinite(scale) and scale > 0):
-        raise ConfigError(f"Expected a kernel scale above 0, got {scale}.")
+    elif not (math.isfinite(scale) and scale >= _LEAST_SCALE):
+        raise ConfigError(
+            f"Expected a finite kernel scale above 0, of at least {_LEAST_SCALE:g}, got {scale}."
+        )

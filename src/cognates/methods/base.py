@@ -97,6 +97,17 @@ class MethodConfig(ABC):
         del channels, image_size, views
         return self
 
+    def require_images(self, images: int) -> None:
+        """Refuse a batch that the loss cannot learn from; by default any will do.
+
+        Args:
+            images: that the loss sees at once, over all processes: batch_size / accumulate.
+
+        Raises:
+            ConfigError: there are too few.
+        """
+        del images
+
     @abstractmethod
     def build(self, encoder: nn.Module, *, width: int) -> Method:
         """Make the method around `encoder`, whose output is (n, width)."""

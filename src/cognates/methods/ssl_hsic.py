@@ -20,6 +20,7 @@ squared distance in the kernel's space: the method is deterministic, so the pape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -76,6 +77,11 @@ class SslHsic(Method):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the objective over the global batch."""
+        if self.training and len(batch.index) < 2:
+            raise ConfigError(
+                f"Expected at least two images to train on, got {len(batch.index)}: batch norm "
+                "needs two; raise the batch size."
+            )
         points = [self._online(view) for view in batch.views]
         if self.target is not None:
             with torch.no_grad():
@@ -218,7 +224,8 @@ class SslHsicConfig(MethodConfig):
     target_decay: float = 0.99
     """Of the target's average at the start; it goes to 1 by a cosine."""
     gamma: float = 3.0
-    """Weight of sqrt(HSIC(Z, Z))."""
+    """Weight of sqrt(HSIC(Z, Z)). A part of the batch must hold more than gamma^2 + 1 images: with
+    fewer, a collapse has a lower loss than images spread evenly, and a run is refused."""
     kernel: Literal["imq", "rbf", "linear"] = "imq"
     """Of two projections of unit length."""
     scale: float = 1.0
@@ -228,7 +235,8 @@ class SslHsicConfig(MethodConfig):
     pairs: Pairs = "distinct"
     """Whether a view's pair with itself counts: all, as in the released code, adds a constant."""
     exact_up_to: int = 8192
-    """Points (views x images) up to which the loss is exact; above, from random features."""
+    """Points (views x images) up to which the loss is exact; above, from random features.
+    The linear kernel's features are the points themselves: it is exact at any size."""
     features: int = 2048
     """Random features per draw where they are used, the same on every process; the released code
     draws 512 on each of 128."""
@@ -240,11 +248,14 @@ class SslHsicConfig(MethodConfig):
         """Check sizes and ranges."""
         for name in ("dim", "hidden", "predictor_hidden", "features"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"Expected '{name}' of at least 1, got {value}.")
-        for name in ("gamma", "exact_up_to"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"Expected '{name}' of at least 0, got {getattr(self, name)}.")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ConfigError(f"Expected '{name}' a whole number of at least 1, got {value}.")
+        if not (isinstance(self.exact_up_to, int) and self.exact_up_to >= 0):
+            raise ConfigError(
+                f"Expected 'exact_up_to' a whole number of at least 0, got {self.exact_up_to}."
+            )
+        if not 0 <= self.gamma < math.inf:
+            raise ConfigError(f"Expected a finite 'gamma' of at least 0, got {self.gamma}.")
         if not 0 <= self.target_decay <= 1:
             raise ConfigError(f"Expected 'target_decay' in [0, 1], got {self.target_decay}.")
         if not 0 <= self.average < 1:
@@ -252,6 +263,20 @@ class SslHsicConfig(MethodConfig):
         if self.pairs not in ("distinct", "all"):
             raise ConfigError(f"Expected 'pairs' distinct or all, got {self.pairs!r}.")
         Kernel(self.kernel, self.scale)
+
+    def require_images(self, images: int) -> None:
+        """Refuse batches in which a collapse has the lower loss: of at most gamma^2 + 1 images.
+
+        Aligned views of n orthogonal images have -(1 - k)(n - 1)/n + gamma (1 - k) sqrt(n - 1)/n,
+        a collapse has 0.
+        """
+        least = self.gamma**2 + 1
+        if images <= least:
+            raise ConfigError(
+                f"Expected more than gamma^2 + 1 = {least:g} images in each part of the batch "
+                f"(batch_size / accumulate), got {images}: a collapse would have the lower loss; "
+                "raise the batch size or lower 'gamma'."
+            )
 
     def build(self, encoder: nn.Module, *, width: int) -> SslHsic:
         """Make the method around `encoder`, whose output is (n, width)."""

@@ -14,6 +14,8 @@ References:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -28,6 +30,7 @@ from cognates.kernels.gram import precise
 from cognates.types import Terms
 
 Pairs = Literal["distinct", "all"]
+_Features = Callable[[Tensor], Tensor]
 
 _IMQ = imq(1.0)
 _ELEMENTS = 1 << 20  # features at a time: 4 MB, which caches hold and allocators keep
@@ -58,13 +61,14 @@ def ssl_hsic(
     Args:
         z: rows of unit length, normalised by the caller (`unit_rows`); v at least 2, n at least 1.
         kernel: of the exact form.
-        gamma: weight of the variance term, at least 0. The root makes both terms of degree one in
-            the kernel, so one value serves every kernel.
+        gamma: weight of the variance term, finite and at least 0. The root makes both terms of
+            degree one in the kernel, so one value serves every kernel.
         pairs: "distinct" leaves out a view's pair with itself; "all" keeps it, as the released code
             does, which adds sum of |phi(z)|^2/(n v (v-1)) to HSIC(Z, Y): 1/(v-1) in the exact form
             where k(z, z) = 1, whose gradient is zero.
-        features: None: the exact form, O(m^2 d). (A, B): the random-feature form in time O(m D^2)
-            and memory O(m d + D^2), as features are made again in the backward pass; A for
+        features: None: the exact form, O(m^2 d), and O(m d^2) for the linear kernel.
+            (A, B): the random-feature form in time O(m D^2) and memory O(m d + D^2),
+            as features are made again in the backward pass; A for
             HSIC(Z, Y) and one factor of HSIC(Z, Z), B for the other; they carry their own kernel.
 
     Returns:
@@ -73,7 +77,7 @@ def ssl_hsic(
 
     Raises:
         ConfigError: z has not three axes, there are fewer than two views or no image, gamma is
-            negative, `pairs` is unknown, or A and B are one draw.
+            negative or not finite, `pairs` is unknown, or A and B are one draw.
 
     Notes:
         The root is taken as a Frobenius norm, whose gradient at zero is zero: a collapsed batch has
@@ -97,7 +101,11 @@ def ssl_hsic(
     with torch.autocast(z.device.type, enabled=False):
         z = precise(z)
         if features is None:
-            zy, root = _exact(z, kernel, distinct)
+            if kernel.name == "linear" and z.shape[0] * z.shape[1] > z.shape[2]:
+                # its features are the points, without a draw: exact in O(m d^2)
+                zy, root = _by_features(z, _same, _same, z.shape[2], distinct)
+            else:
+                zy, root = _exact(z, kernel, distinct)
         else:
             first, second = features
             if first is second or first.weight is second.weight:
@@ -105,7 +113,7 @@ def ssl_hsic(
                     "Expected two independent draws of random features, got one twice: HSIC(Z, Z) "
                     "would be biased upward; draw again with another generator."
                 )
-            zy, root = _random(z, first, second, distinct)
+            zy, root = _by_features(z, first, second, len(first.weight), distinct)
         return {"dependence": -zy, "variance": gamma * root}
 
 
@@ -137,16 +145,20 @@ def _exact(z: Tensor, kernel: Kernel, distinct: bool) -> tuple[Tensor, Tensor]:
     return zy, torch.linalg.vector_norm(centred(gram)) / m
 
 
-def _random(
-    z: Tensor, first: RandomFeatures, second: RandomFeatures, distinct: bool
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _by_features(
+    z: Tensor, first: _Features, second: _Features, count: int, distinct: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the same from two draws, some images at a time, whose features are made twice.
+    """Return the same from two draws of `count` features, made twice, some images at a time.
 
     Features are shifted by constants before they are multiplied, so that differences of large sums
     lose no digits; what the shift takes away is put back exactly.
     """
     v, n, d = z.shape
-    m, together = v * n, max(1, _ELEMENTS // (v * len(first.weight)))
+    m, together = v * n, max(1, _ELEMENTS // (v * count))
     with torch.no_grad():
         some = z[:, :together].reshape(-1, d)
         shifts = first(some).mean(0), second(some).mean(0)
@@ -160,16 +172,17 @@ def _random(
         two = second(part.flatten(0, 1)) - shifts[1]
         return same, one.sum(0), two.sum(0), two.T @ one
 
-    parts = z.split(together, dim=1)
-    kept = [
-        moments(part)
-        if len(parts) == 1
-        else checkpoint(moments, part, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
-    same, one, two, cross = kept[0]
-    for more in kept[1:]:
-        same, one, two, cross = same + more[0], one + more[1], two + more[2], cross + more[3]
+    # Summed as they come: a (D, D) product per part, kept to the end, would grow as m D^3.
+    parts, sums = z.split(together, dim=1), None
+    for part in parts:
+        found = (
+            moments(part)
+            if len(parts) == 1
+            else checkpoint(moments, part, use_reentrant=False, preserve_rng_state=False)
+        )
+        sums = found if sums is None else tuple(a + b for a, b in zip(sums, found, strict=True))
+    assert sums is not None  # there is at least one image
+    same, one, two, cross = sums
     zy = same / (n * v * (v - 1)) - (one / m + shifts[0]).square().sum()
     return zy, torch.linalg.vector_norm(cross - two[:, None] * one / m) / m
 
@@ -180,7 +193,7 @@ def _check(z: Tensor, gamma: float, pairs: str) -> None:
             "Expected z of shape (v, n, d) with at least two views and one image, got "
             f"{tuple(z.shape)}: stack views on axis 0."
         )
-    if not gamma >= 0:
-        raise ConfigError(f"Expected 'gamma' of at least 0, got {gamma}.")
+    if not 0 <= gamma < math.inf:
+        raise ConfigError(f"Expected a finite 'gamma' of at least 0, got {gamma}.")
     if pairs not in ("distinct", "all"):
         raise ConfigError(f"Expected 'pairs' distinct or all, got {pairs!r}.")

@@ -30,7 +30,8 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
     SimSiam's views and optimiser for ImageNet. Small arrays: their own size; `convnet` on a CPU and
     for grey images, else `resnet18`; SimSiam's views for CIFAR, or for grey images crop, flip,
     brightness and contrast.
-    100 epochs, batch min(256, n/4). SSL-HSIC has heads and an optimiser of its own.
+    100 epochs, batch min(256, n/4). SSL-HSIC has heads and an optimiser of its own, and a smaller
+    gamma for batches below 16.
 
     Args:
         method: a registered name.
@@ -53,8 +54,9 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
     dim = 2048 if on_gpu else 512
     heads = {"dim": dim, "hidden": dim, "predictor_hidden": dim // 4}
     optimiser = small_image_optimiser() if small else imagenet_optimiser()
+    batch = batch_size(len(source.splits["train"]))
     if method == "ssl-hsic":
-        heads = {"dim": 128, "hidden": dim}
+        heads = {"dim": 128, "hidden": dim, "gamma": hsic_gamma(batch)}
         optimiser = hsic_optimiser()
     return RunConfig(
         method=method_config(method, **heads),
@@ -62,7 +64,7 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
         data=DataConfig(source=spec, image_size=size, channels=1 if grey else 3),
         views=(view_for(size, small=small, grey=grey),) * 2,
         optimiser=optimiser,
-        training=TrainingConfig(epochs=EPOCHS, batch_size=batch_size(len(source.splits["train"]))),
+        training=TrainingConfig(epochs=EPOCHS, batch_size=batch),
     )
 
 
@@ -104,6 +106,19 @@ def hsic_optimiser() -> OptimiserConfig:
     At .06 the representation spread too slowly; 2 collapsed and 5 became NaN.
     """
     return OptimiserConfig(learning_rate=0.5, weight_decay=5e-4, warmup_epochs=1.0)
+
+
+def hsic_gamma(images: int) -> float:
+    """Return SSL-HSIC's gamma for a batch: the paper's 3, or less where 3 rewards a collapse.
+
+    Of n images spread evenly the variance term is gamma/sqrt(n - 1) of the dependence: below 16
+    images gamma keeps the share that 3 has at 16.
+
+    Example:
+        >>> [hsic_gamma(n) for n in (256, 16, 8, 4, 2)]
+        [3.0, 3.0, 2.05, 1.34, 0.77]
+    """
+    return min(3.0, round(3.0 * ((images - 1) / 15) ** 0.5, 2))
 
 
 def batch_size(images: int) -> int:

@@ -150,7 +150,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
                 log.metrics(
                     arrived[-1], list(terms), waited, learning_rate=rate, **seen, extra=extra
                 )
-                warning = collapse.read(done, projections.shape, **seen)
+                warning = collapse.read(done, projections.shape, last=done == total, **seen)
                 if warning:
                     log.log(warning)
             if save and main:

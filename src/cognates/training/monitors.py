@@ -153,7 +153,9 @@ class CollapseMonitor:
 
     The rule: a spread below 0.1 (mean per-dimension standard deviation of z/|z| below 0.1/sqrt(d))
     or an effective rank below 2, at three readings ten steps apart. The rank says nothing where
-    min(n, d) < 3 and is not used there.
+    min(n, d) < 3 and is not used there. The reading of a run's last step counts alone, so that a
+    run too short for three, or one that collapsed at its end, does not pass in silence; before step
+    ten the rank, which may be low from the start, is left out of it.
     """
 
     def __init__(self, *, stop: bool, low: int = 0) -> None:
@@ -162,34 +164,45 @@ class CollapseMonitor:
         self._stop = stop
 
     def read(
-        self, step: int, shape: torch.Size, *, spread: float, effective_rank: float
+        self,
+        step: int,
+        shape: torch.Size,
+        *,
+        spread: float,
+        effective_rank: float,
+        last: bool = False,
     ) -> str | None:
         """Take the reading of `step` (steps done) and return the warning that it gives, if any.
 
         Args:
-            step: only multiples of ten count.
+            step: only multiples of ten count, and the last one.
             shape: (n, d) of the projections that were measured.
             spread: of them.
             effective_rank: of them.
+            last: whether the run ends with this step.
 
         Raises:
-            CollapseError: at the third bad reading, if the run was asked to stop on it.
+            CollapseError: at the third bad reading, or a bad last one, if the run was asked to
+                stop on it.
         """
-        if step % READING_STEPS:
+        if step % READING_STEPS and not last:
             return None
         flat = spread < _LEAST_SPREAD
-        thin = effective_rank < _LEAST_RANK and min(shape) > _LEAST_RANK
+        # the rank of weights that have hardly moved may be low of itself
+        thin = effective_rank < _LEAST_RANK and min(shape) > _LEAST_RANK and step >= READING_STEPS
         self.low = self.low + 1 if flat or thin else 0
-        if self.low != _READINGS:
+        if not self.low or (self.low != _READINGS and not (last and self.low < _READINGS)):
             return None
-        first = step - (_READINGS - 1) * READING_STEPS
+        since = f"from step {step - (_READINGS - 1) * READING_STEPS} to step {step}"
+        if self.low < _READINGS or step % READING_STEPS:
+            since = f"at the last step, {step}"
         measure = (
             f"spread of the projections is {spread:.2g}/sqrt(d), below {_LEAST_SPREAD}/sqrt(d)"
             if flat
             else f"effective rank of the projections is {effective_rank:.3g}, below {_LEAST_RANK:g}"
         )
         message = (
-            f"The representation collapsed: the {measure}, from step {first} to step {step}; "
+            f"The representation collapsed: the {measure}, {since}; "
             "likely nothing in the loss keeps images apart (a missing stop-gradient, predictor, "
             "variance or negative term) or the learning rate is too high: lower it, or use a "
             "method with such a term."

@@ -47,6 +47,7 @@ def prepare(
         _require_free(run)
         plugins.require_free(config, run)
     _require_shared(config)
+    config.method.require_images(config.training.batch_size // config.training.accumulate)
     images = load_images(config, progress=progress)
     if len(images) < config.training.batch_size:
         raise ConfigError(
