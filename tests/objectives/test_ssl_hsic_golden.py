@@ -163,7 +163,7 @@ def test_the_whole_module_with_its_scale_objective_equals_the_released_one(golde
     assert slope == pytest.approx(official, rel=2e-5)  # the parameter is float32 in both blocks
 
 
-def test_a_collapsed_batch_has_the_released_value_and_unlike_it_a_finite_gradient(golden):
+def test_a_collapsed_batch_has_the_closed_forms_value_and_a_finite_gradient(golden):
     # The case's draws are not stored: what is known of them is the loss, -(phi.phi)/(v-1), and 0.
     assert golden["float64"]["collapsed_batch"]["xx"] == 0.0
     assert golden["float64"]["collapsed_batch"]["grad_isnan"]

@@ -101,9 +101,10 @@ def small_image_optimiser() -> OptimiserConfig:
 
 
 def hsic_optimiser() -> OptimiserConfig:
-    """SSL-HSIC in short runs: SGD at .5, in trials on Fashion-MNIST the best of .06, .5, 2 and 5.
+    """SSL-HSIC in short runs: SGD at .5, about eight times SimSiam's rate.
 
-    At .06 the representation spread too slowly; 2 collapsed and 5 became NaN.
+    On Fashion-MNIST .2, .5 and 1 differ by less than their intervals
+    (`benchmarks/results/fashion-mnist-ssl-hsic-rates.md`).
     """
     return OptimiserConfig(learning_rate=0.5, weight_decay=5e-4, warmup_epochs=1.0)
 

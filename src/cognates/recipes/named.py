@@ -178,8 +178,8 @@ RECIPES: dict[str, Recipe] = {
                     name="fashion-mnist",
                     paper="settings of this library; the encoder and views of the other methods",
                     data="Fashion-MNIST (MIT)",
-                    expected="not measured",
-                    cost="about 70 min of training on one CPU core: 300 images/s over 78 steps",
+                    expected="linear .885, kNN .868 after 10 epochs (pixels .844, .846), seed 0",
+                    cost="24 min on one CPU core for 10 epochs",
                 )
             },
         ),
