@@ -160,6 +160,17 @@ def test_a_damaged_exif_block_costs_the_rotation_and_not_the_image():
     assert decode(data, size=16, channels=3).shape == (3, 16, 16)
 
 
+def test_what_is_not_damage_of_the_exif_block_is_not_taken_for_it(monkeypatch):
+    data = encoded(smooth((16, 16)), "JPEG")
+
+    def full(image):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(Image.Image, "getexif", full)
+    with pytest.raises(UnreadableError, match="too large for the memory"):
+        decode(data, size=8, channels=3)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_of_an_animation_the_first_frame_counts(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black", "black")]

@@ -1,5 +1,6 @@
 """Folders of images: what counts, what the folders mean, what cannot be looked at."""
 
+import errno
 import json
 import os
 import sys
@@ -235,7 +236,9 @@ def test_names_that_are_not_utf8_survive(tmp_path):
     name = os.fsdecode(b"caf\xe9.jpg")
     try:
         touch(tmp_path, name)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EILSEQ, errno.EINVAL):
+            raise
         pytest.skip("this file system wants UTF-8")
     source = open_folder(tmp_path)
     assert source.path.tolist() == [name]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 Item = str | bytes | np.ndarray
 """What can be decoded: a path, the bytes of an image file, or a uint8 array (h, w) or (h, w, c)."""
+
+_DAMAGED_EXIF = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, struct.error),
+    *(SyntaxError, TypeError, ValueError),
+)
+"""What Pillow raises on tags that are no tags; running out of memory is not among them."""
 
 EXTENSIONS = frozenset(
     [
@@ -220,8 +227,8 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
     }
     try:
         return turns.get(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:
-        # A damaged EXIF block says nothing about the pixels: the picture stands as it is stored.
+    except _DAMAGED_EXIF:
+        # It says nothing about the pixels: the picture stands as it is stored.
         return None
 
 
