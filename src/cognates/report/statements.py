@@ -230,6 +230,17 @@ def data_note(record: RunRecord) -> str:
     return "; ".join(notes)
 
 
+_NAMES = {
+    "beta-vae": "beta-VAE",
+    "cr-vae": "CR-VAE",
+    "simsiam": "SimSiam",
+    "simve": "SimVE",
+    "ssl-hsic": "SSL-HSIC",
+    "vae": "VAE",
+    "vi-simsiam": "VI-SimSiam",
+}
+
+
 def display_name(method: str) -> str:
     """Return a method's name as it is written in text.
 
@@ -237,4 +248,4 @@ def display_name(method: str) -> str:
         >>> display_name("vi-simsiam"), display_name("my-method")
         ('VI-SimSiam', 'my-method')
     """
-    return {"simsiam": "SimSiam", "vi-simsiam": "VI-SimSiam"}.get(method, method)
+    return _NAMES.get(method, method)

@@ -1,0 +1,13 @@
+"""What the report's sentences are made of."""
+
+from cognates.methods import names
+from cognates.report.statements import display_name
+
+BUILT_IN = ("beta-vae", "cr-vae", "simsiam", "simve", "ssl-hsic", "vae", "vi-simsiam")
+
+
+def test_every_method_of_the_library_has_a_name_for_text():
+    assert set(BUILT_IN) <= set(names())
+    written = [display_name(name) for name in BUILT_IN]
+    assert [name.lower() for name in written] == list(BUILT_IN)
+    assert all(name != name.lower() for name in written)
