@@ -1,4 +1,4 @@
-"""SSL-HSIC on batches that have nothing to tell apart: identical, zero, one or two images."""
+"""SSL-HSIC on identical, zero, one or two images; what its scale and its target are fed with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cognates.errors import ConfigError
+from cognates.kernels import steepness_slope
 from cognates.methods.ssl_hsic import SslHsic, SslHsicConfig
 from cognates.random import generator
 from cognates.types import Batch
@@ -67,3 +68,41 @@ def test_one_image_is_refused_in_training_in_one_sentence(config):
     with pytest.raises(ConfigError, match="at least two images to train on, got 1"):
         method(batch(n=1))
     assert method.eval()(batch(n=1)).total.isfinite()
+
+
+def test_the_slope_compares_two_samples_that_follow_from_seed_and_step(monkeypatch):
+    seen = []
+
+    def slope(kernel, squared):
+        seen.append(squared)
+        return steepness_slope(kernel, squared)
+
+    monkeypatch.setattr("cognates.methods.ssl_hsic.steepness_slope", slope)
+    method = build(CONFIGS[0]).double().train()
+    for data in (batch(), batch(), batch()._replace(seed=1), batch()._replace(step=1)):
+        method(data)
+    first, again, other_seed, other_step = seen
+    # of one sample twice the distances would be symmetric, with nothing on the diagonal
+    assert not torch.equal(first, first.T)
+    assert (first.diagonal() > 1e-6).any()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other_seed)
+    assert not torch.equal(first, other_step)
+
+
+def test_the_target_keeps_batch_statistics_of_its_own():
+    method = build(CONFIGS[0]).double().train()
+    with torch.no_grad():
+        for weight in method.target.parameters():
+            weight.mul_(1.5)
+    norm = next(m for m in method.target.modules() if isinstance(m, nn.BatchNorm1d))
+    seen = []
+    norm.register_forward_hook(lambda _, x, y: seen.append(x[0].mean(0)))
+    expected = norm.running_mean.clone()
+    for step in range(2):
+        method(batch(step=step))
+        method.after_step(step)
+    assert len(seen) == 4  # two views at each step
+    for mean in seen:
+        expected.lerp_(mean, norm.momentum)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-12, atol=0)
