@@ -271,6 +271,7 @@ def test_every_recipe_builds_and_survives_its_record(method):
     assert names() == [
         "cifar10",
         "cifar10-generative",
+        "cifar10-small",
         "demo",
         "fashion-mnist",
         "fashion-mnist-generative",

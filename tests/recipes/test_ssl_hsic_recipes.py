@@ -9,7 +9,7 @@ from cognates.objectives import ssl_hsic
 from cognates.recipes import RECIPES, default, method_config, resolve
 from cognates.training.prepare import peak_rate
 
-OWN = ("fashion-mnist", "cifar10", "imagenette", "imagenet")
+OWN = ("fashion-mnist", "cifar10-small", "cifar10", "imagenette", "imagenet")
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -17,7 +17,7 @@ def test_a_recipe_named_for_the_method_has_the_methods_own_settings(name):
     found = resolve("ssl-hsic", recipe=name)
     assert found == RECIPES[name].build("ssl-hsic")
     assert found.method.name == "ssl-hsic"
-    papers = name != "fashion-mnist"
+    papers = name not in ("fashion-mnist", "cifar10-small")
     assert found.method.target == papers
     assert found.method.gamma == (3.0 if papers else 1.0)
     assert found.optimiser.constant_rate == ()

@@ -88,6 +88,20 @@ def cifar10(method: str = "vi-simsiam") -> RunConfig:
     )
 
 
+def cifar10_small(method: str = "vi-simsiam") -> RunConfig:
+    """Return a run on CIFAR-10 that a CPU finishes: convnet, 20 epochs, one set of views."""
+    if method == ssl_hsic.NAME:
+        return ssl_hsic.cifar10_small()
+    return RunConfig(
+        method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
+        encoder=EncoderConfig(name="convnet"),
+        data=DataConfig(source="cifar10", image_size=32, channels=3),
+        views=(simsiam_cifar(32),) * 2,
+        optimiser=OptimiserConfig(learning_rate=0.2, weight_decay=5e-4, warmup_epochs=1.0),
+        training=TrainingConfig(epochs=20, batch_size=256),
+    )
+
+
 def imagenette(method: str = "vi-simsiam") -> RunConfig:
     """Return a run on ImageNette at 128 pixels with ResNet-18 and SimSiam's ImageNet settings."""
     if method == ssl_hsic.NAME:
@@ -168,6 +182,15 @@ RECIPES: dict[str, Recipe] = {
                     "cost": "not measured; needs a GPU",
                 }
             },
+        ),
+        Recipe(
+            name="cifar10-small",
+            build=cifar10_small,
+            methods=(*_METHODS, ssl_hsic.NAME),
+            paper="settings of this library, for a CPU",
+            data="CIFAR-10 (research use)",
+            expected="not measured",
+            cost="not measured",
         ),
         Recipe(
             name="imagenet",

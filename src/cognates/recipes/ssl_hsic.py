@@ -17,7 +17,7 @@ from cognates.config import (
     RunConfig,
     TrainingConfig,
 )
-from cognates.data.views import ViewSpec, grey_images
+from cognates.data.views import ViewSpec, grey_images, simsiam_cifar
 from cognates.recipes.defaults import hsic_optimiser, method_config
 
 NAME = "ssl-hsic"
@@ -48,6 +48,18 @@ def cifar10() -> RunConfig:
         views=(ViewSpec(size=32, saturation=0.2),) * 2,
         optimiser=lars(warmup_epochs=10.0),
         training=TrainingConfig(epochs=800, batch_size=512),
+    )
+
+
+def cifar10_small() -> RunConfig:
+    """Return a run on CIFAR-10 with the encoder, views, epochs and batch of the others."""
+    return RunConfig(
+        method=method_config(NAME, dim=128, hidden=512, target=False, gamma=1.0),
+        encoder=EncoderConfig(name="convnet"),
+        data=DataConfig(source="cifar10", image_size=32, channels=3),
+        views=(simsiam_cifar(32),) * 2,
+        optimiser=hsic_optimiser(),
+        training=TrainingConfig(epochs=20, batch_size=256),
     )
 
 
