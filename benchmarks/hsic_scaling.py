@@ -56,13 +56,12 @@ def main() -> None:
         what, form, m = options.one
         print(json.dumps(_measure(options, what, form, int(m))))
         return
-    found: dict[str, list[dict[str, Any]]] = {}
     sizes = {"exact": options.exact, "features": options.features}
     if options.official:
         sizes["official"] = options.official_sizes
-    for form, each in sizes.items():
-        found[form] = []
-        for m in each:
+    found: dict[str, list[dict[str, Any]]] = {form: [] for form in sizes}
+    for m in sorted({m for each in sizes.values() for m in each}):
+        for form in (form for form, each in sizes.items() if m in each):  # side by side
             found[form].append({"m": m, **_elsewhere("time", form, m)})
             if "error" not in found[form][-1]:
                 found[form][-1] |= _elsewhere("memory", form, m)
