@@ -195,6 +195,17 @@ def test_infonce_and_its_expansion_have_the_stored_values(population, golden, ta
     assert bound == pytest.approx(stored["-N*HSIC+HSIC_zz/2"], rel=1e-10)
     assert bound <= second
 
+    # the protocol pairs different views only; the stored values pair a view with itself as well
+    found = measures(population, critic="cosine", scale=tau)
+    gram = (flat(population) @ flat(population).T / tau).view(VIEWS, IMAGES, VIEWS, IMAGES)
+    same = gram.diagonal(dim1=1, dim2=3)
+    shift = same.mean().item() - same[~torch.eye(VIEWS, dtype=torch.bool)].mean().item()
+    assert found["infonce"] - shift == pytest.approx(stored["InfoNCE"], rel=1e-10)
+    assert found["infonce-second-order"] - shift == pytest.approx(
+        stored["taylor: -N*HSIC+Evar/2"], rel=1e-10
+    )
+    assert found["hsic-zz"] == pytest.approx(stored["HSIC_zz"], rel=1e-10)
+
 
 def test_the_expansion_of_infonce_is_of_third_order_and_fails_at_the_temperatures_in_use(
     population,
