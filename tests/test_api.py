@@ -326,6 +326,10 @@ def test_options_replace_fields_of_the_start_and_nothing_else():
     assert changed.method.layers == base.method.layers
     assert [view.size for view in changed.views] == [16, 16]
     assert [view.blur for view in changed.views] == [0.0, 0.25]
+    # views smaller than the images stay in proportion
+    crops = resolve(None, config=base, settings=["views.0.size=24", "views.1.size=12"])
+    crops = resolve(None, config=crops, image_size=16)
+    assert [view.size for view in crops.views] == [12, 6]
     assert (changed.training.epochs, changed.training.seed) == (30, 5)
     assert changed.optimiser == base.optimiser
 

@@ -51,17 +51,18 @@ def test_numbers_at_the_ends_of_their_ranges_are_taken():
         assert DataConfig(source="x", image_size=8, max_unreadable=share).max_unreadable == share
 
 
-def test_the_first_view_has_the_size_of_the_data_and_later_ones_may_differ():
+def test_views_may_be_smaller_than_the_images_and_not_larger():
     config = RunConfig(
         method=get_method("simsiam")(),
         encoder=EncoderConfig(),
         data=DataConfig(source="x", image_size=16),
-        views=(ViewSpec(size=16), ViewSpec(size=8)),
+        views=(ViewSpec(size=12), ViewSpec(size=8)),
         training=TrainingConfig(epochs=1),
     )
-    assert [view.size for view in config.views] == [16, 8]
-    with pytest.raises(ConfigError, match=r"'data\.image_size' = 16, got 8"):
-        dataclasses.replace(config, views=config.views[::-1])
+    assert [view.size for view in config.views] == [12, 8]
+    for large in ((17, 16), (16, 17)):
+        with pytest.raises(ConfigError, match=r"'data\.image_size' = 16 pixels, got 17"):
+            dataclasses.replace(config, views=tuple(ViewSpec(size=size) for size in large))
 
 
 def test_a_warm_up_longer_than_the_run_is_refused_and_one_as_long_is_not():

@@ -150,11 +150,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what the parts expect of each other."""
-        # Later views may be smaller or larger, as in multi-crop; the first one is the test view's.
-        if self.views and self.views[0].size != self.data.image_size:
+        # Smaller than the test view is a choice, as in FixRes or multi-crop; larger only costs time.
+        largest = max((view.size for view in self.views), default=0)
+        if largest > self.data.image_size:
             raise ConfigError(
-                f"Expected 'views.0.size' equal to 'data.image_size' = {self.data.image_size}, got "
-                f"{self.views[0].size}: --image-size sets both."
+                f"Expected views of at most 'data.image_size' = {self.data.image_size} pixels, got "
+                f"{largest}: --image-size sets both."
             )
         # The rate would never reach its peak: the recipe is for a longer run.
         if self.optimiser.warmup_epochs > self.training.epochs:

@@ -151,12 +151,11 @@ def _has_gpu(device: str) -> bool:
 
 
 def _resize(record: dict[str, Any], size: int) -> None:
-    """Set the size of the stored images and of every view that shows them whole."""
+    """Set the size of the stored images, and of the views in proportion."""
     old = record["data"]["image_size"]
     record["data"] |= {"image_size": size, "mean": None, "std": None}
     for view in record["views"]:
-        if view["size"] == old:
-            view["size"] = size
+        view["size"] = max(1, round(view["size"] * size / old))
 
 
 def _put(record: dict[str, Any], key: str, value: object) -> None:
