@@ -150,7 +150,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what the parts expect of each other."""
-        # Smaller than the test view is a choice, as in FixRes or multi-crop; larger only costs time.
+        # Smaller than the test view is a choice, as in FixRes or multi-crop; larger wastes time.
         largest = max((view.size for view in self.views), default=0)
         if largest > self.data.image_size:
             raise ConfigError(

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from cognates.errors import ConfigError
 from cognates.evaluation import few_labels as module
 from cognates.evaluation.few_labels import few_labels, student_interval
+from cognates.evaluation.linear import linear
 from cognates.evaluation.logistic import Problem, Scaling
 
 
@@ -69,6 +71,25 @@ def test_one_draw_equals_the_protocol_written_with_scikit_learn(make_features) -
     model.fit(scaling(x), y)
     expected = model.score(scaling(test.representation), test.targets["label"])
     assert module._accuracy(train, test, rows, grid=6) == pytest.approx(expected, abs=1e-9)
+
+
+def test_threads_change_the_time_and_not_the_figures(make_features) -> None:
+    train, test = (make_features(120, separation=1.0, seed=s) for s in (0, 1))
+    others = {"pixels-train": make_features(120, separation=0.5, seed=2), "pixels-test": test}
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(
+                [
+                    [r.value for r in few_labels(train, test, seed=0, others=others, draws=4)],
+                    [r.value for r in linear(train, test, seed=0, others=others, grid=3)],
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert [len(values) for values in found[0]] == [3, 11]
+    assert found[0] == found[1]
 
 
 def test_draws_follow_the_seed_and_never_the_test_labels(make_features) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cognates.errors import ConfigError
 from cognates.evaluation.linear import GRID, penalties
-from cognates.evaluation.logistic import Problem, Scaling, matching_threads
+from cognates.evaluation.logistic import Problem, Scaling, side_by_side
 from cognates.evaluation.splits import folds, per_class
 from cognates.evaluation.subjects import BASELINES, labels, subjects
 from cognates.random import fold_in
@@ -64,11 +64,10 @@ def few_labels(
         per_class(target, count=per_class_count, seed=fold_in(seed, "few-labels", draw))
         for draw in range(draws)
     ]
-    with matching_threads(0):
-        accuracies = {
-            subject: np.array([_accuracy(a, b, rows, grid=grid) for rows in chosen])
-            for subject, (a, b) in subjects(train, test, others or {}).items()
-        }
+    found = subjects(train, test, others or {})
+    tasks = [(a, b, rows) for a, b in found.values() for rows in chosen]
+    every = side_by_side(lambda task: _accuracy(*task, grid=grid), tasks, entries=0)
+    accuracies = dict(zip(found, np.array(every).reshape(-1, draws), strict=True))
     columns = {("accuracy", subject): values for subject, values in accuracies.items()}
     for baseline in BASELINES:
         if baseline in accuracies:

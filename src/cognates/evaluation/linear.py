@@ -14,7 +14,7 @@ import numpy as np
 
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap
-from cognates.evaluation.logistic import Problem, Scaling, matching_threads
+from cognates.evaluation.logistic import Problem, Scaling, matching_threads, side_by_side
 from cognates.evaluation.memory import once_per_pair
 from cognates.evaluation.splits import holdout
 from cognates.evaluation.subjects import labels, per_image, subjects
@@ -87,7 +87,9 @@ def linear(
     is biased upwards, more so in resamples: its interval leans upwards too.
     """
     found = subjects(train, test, others or {})
-    predictions = {name: predict(a, b, grid=grid) for name, (a, b) in found.items()}
+    largest = max(a.representation.size for a, _ in found.values())
+    fitted = side_by_side(lambda pair: predict(*pair, grid=grid), found.values(), entries=largest)
+    predictions = dict(zip(found, fitted, strict=True))
     truth = labels(test)
     settings = {"grid": grid, "inverse_C": list(RANGE), "holdout": 0.2}
     common = {

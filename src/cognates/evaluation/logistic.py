@@ -15,10 +15,15 @@ images each cost one by one mostly the calls.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 ITERATIONS = 200  # evaluation.md, section 3
 TOLERANCE = 1e-3  # evaluation.md, section 3: relative to the gradient at zero weights
@@ -42,6 +47,21 @@ def matching_threads(entries: int) -> Iterator[None]:
         return
     with threadpool_limits(1):
         yield
+
+
+def side_by_side(work: Callable[[T], R], items: Iterable[T], *, entries: int) -> list[R]:
+    """Return `work` of every item in order; problems that get one thread share the cores.
+
+    Args:
+        work: releases the interpreter in its linear algebra; no item's result depends on another's.
+        items: what to call it with.
+        entries: of the largest problem, as in `matching_threads`.
+    """
+    with matching_threads(entries):
+        if entries >= _THREADED:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(work, items))
 
 
 class Fit(NamedTuple):
