@@ -259,7 +259,8 @@ def write_drawings(
 ) -> bool:
     """Write what a generative method makes of eight random images to an npz file, atomically.
 
-    Arrays: the fields of `Drawings` as uint8, and `shared`: whether views share a latent.
+    Arrays: the fields of `Drawings` as uint8, with 64 samples, and `shared`: whether views share a
+    latent.
 
     Returns:
         Whether a file was written: not for a method that draws nothing, nor for fewer than two
@@ -274,6 +275,8 @@ def write_drawings(
     chosen = torch.from_numpy(np.array(images.pixels[np.sort(order[:SHOWN])])).to(device)
     prior = as_drawing(method).config.prior_of(1)
     found = draw_all(method, transform.view(chosen), prior, count=WIDTH, seed=seed)
+    if not prior.flat:
+        found = found._replace(samples=samples_of(method, count=SHOWN * WIDTH, seed=seed))
     arrays = {name: to_bytes(part) for name, part in found._asdict().items()}
     arrays["shared"] = np.array(prior.between > 0)
     replace(path, lambda file: np.savez(file, allow_pickle=False, **arrays))

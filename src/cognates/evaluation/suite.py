@@ -277,8 +277,7 @@ def evaluate(
         StorageError: something cannot be written.
     """
     drawn = drawable(method, only=only, reference=reference)
-    if only is None:
-        only = [*(protocol.name for protocol in resolve(None)), *drawn]
+    only = [*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn]
     named = resolve(only)
     labelled = has_labels(train, test)
     # Before the passes, which take the time.

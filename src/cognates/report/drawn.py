@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from cognates.evaluation.grids import grid
+from cognates.evaluation.grids import grid, in_rows
 from cognates.report import figures, readings
 from cognates.report.blocks import Column, Drawing, Part, Row, Table, cell
 from cognates.report.collect import RunRecord
@@ -45,8 +45,8 @@ def grids(record: RunRecord) -> list[Drawing]:
             "Reconstructions",
             pairs,
             (
-                "Above: random test images. Below: what the decoder draws at the mean of each image's "
-                "posterior."
+                "Above: random test images. Below: what the decoder draws at the mean of each "
+                "image's posterior."
             ),
         ),
         ("Views of one image", beside, views),
@@ -54,16 +54,16 @@ def grids(record: RunRecord) -> list[Drawing]:
             "Between two images",
             found["mixtures"],
             (
-                "Each row: on a straight line from the latent of one test image to that of the next; "
-                "the ends are their reconstructions."
+                "Each row: on a straight line from the latent of one test image to that of the "
+                "next; the ends are their reconstructions."
             ),
         ),
     ]
     if len(found["samples"]):
-        samples = found["samples"][None]
+        samples = in_rows(found["samples"], found["views"].shape[1])
         shown.insert(2, ("Samples", samples, "Latents drawn from the prior, without any image."))
     return [
-        Drawing(title, _image(rows, f"{record.name}: {title}"), caption, wide=title != "Samples")
+        Drawing(title, _image(rows, f"{record.name}: {title}"), caption)
         for title, rows, caption in shown
     ]
 

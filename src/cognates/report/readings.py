@@ -283,7 +283,7 @@ def generative(record: RunRecord) -> list[Drawn]:
             if r.protocol != protocol or r.error is not None or not named:
                 continue
             floor = r.metric.endswith("-of-train-images")
-            name = f"{label}, of training images" if floor else label
+            name = label.replace("samples", "training images") if floor else label
             more = [hint.format(**r.settings), *(_NOT[flag] for flag in r.flags if flag in _NOT)]
             found.append(Drawn(name, r, "; ".join(more)))
     return found
