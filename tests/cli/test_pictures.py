@@ -1,5 +1,7 @@
 """`cognates reconstruct` and `cognates generate`: grids, single files, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,7 @@ def test_views_of_one_latent_are_nearer_to_each_other_than_to_the_next(drawing):
 
 def test_what_cannot_be_drawn_is_one_sentence(drawing, run, tmp_path, fails):
     for verb in ("reconstruct", "generate"):
-        assert "a method that draws images, got VISimSiam" in fails(verb, run)
+        assert "a method that draws images, got ViSimSiam" in fails(verb, run)
         assert "PNG file or a folder" in fails(verb, drawing["vae"], "--out", "drawn.jpg")
         assert "at least one" in fails(verb, drawing["vae"], "--count", "0")
         assert "no such folder" in fails(verb, tmp_path / "nothing")
@@ -110,7 +112,7 @@ def test_what_cannot_be_drawn_is_one_sentence(drawing, run, tmp_path, fails):
     text = tmp_path / "text.png"
     text.write_text("no image")
     assert "Cannot read the image" in fails("generate", drawing["vae"], "--like", text)
-    assert "got VISimSiam" in fails("evaluate", run, "--only", "elbo")
+    assert "got ViSimSiam" in fails("evaluate", run, "--only", "elbo")
     assert "share a latent" in fails("evaluate", drawing["vae"], "--only", "generated-views")
     itself = ("evaluate", drawing["vae"], "--only", "generation", "--reference", drawing["vae"])
     assert "another run as the reference" in fails(*itself)
@@ -120,6 +122,15 @@ def test_another_run_is_the_reference_where_it_is_named(drawing, run, capsys):
     arguments = ["evaluate", str(drawing["vae"]), "--only", "generation", "--device", "cpu"]
     assert main([*arguments, "--reference", str(run)]) == 0
     assert "generation, fid-vi-simsiam-" in capsys.readouterr().out
+
+
+def test_a_reference_of_images_of_another_size_is_refused(run):
+    from cognates import api
+
+    data = SimpleNamespace(channels=1, image_size=16)
+    model = SimpleNamespace(config=SimpleNamespace(data=data), device="cpu")
+    with pytest.raises(ConfigError, match="1 channels and 16 pixels, got 1 and 8: train one with"):
+        api._reference(run, model)
 
 
 def test_a_grid_has_white_between_pictures_and_white_for_what_is_missing():
