@@ -278,11 +278,10 @@ def evaluate(
     """
     drawn = drawable(method, only=only, reference=reference)
     only = [*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn]
-    named = resolve(only)
     labelled = has_labels(train, test)
     # Before the passes, which take the time.
-    _require_measurable(named, test.dataset, labelled=labelled)
-    chosen = {protocol.name for protocol in named}
+    _require_measurable(resolve(only), test.dataset, labelled=labelled)
+    chosen = set(only)
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -313,13 +312,23 @@ def evaluate(
     )
     if out is not None:
         _write(Path(out), results, chosen, hashes)
-        path = Path(out) / "drawings.npz"
-        write_drawings(path, method, test, passes.transform, seed=seed, device=device)
-        if found["test"].default_score is not None:
-            write_gallery(
-                Path(out) / "gallery.npz", test, found["test"], quantiles=quantiles, seed=seed
-            )
+        _write_pictures(Path(out), method, test, found["test"], passes, quantiles)
     return results
+
+
+def _write_pictures(
+    out: Path,
+    method: Method,
+    images: Images,
+    features: Features,
+    passes: FeaturePass,
+    quantiles: np.ndarray | None,
+) -> None:
+    """Write what the report shows of the test images."""
+    seed, device = passes.seed, passes.device
+    write_drawings(out / "drawings.npz", method, images, passes.transform, seed=seed, device=device)
+    if features.default_score is not None:
+        write_gallery(out / "gallery.npz", images, features, quantiles=quantiles, seed=seed)
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], hashes: Mapping[str, str]) -> None:
