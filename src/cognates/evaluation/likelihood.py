@@ -33,8 +33,8 @@ SAMPLES = 64
 """Draws of the posterior for one image's bound: 50 in Burda et al. (2015), table 1, and a power of
 two, with the bound of the first 8 beside it."""
 NESTED = (8,)
-LIMIT = 1000
-"""Images whose bound is taken: 64 passes of the decoder each."""
+LIMIT = 500
+"""Images whose bound is taken: 64 passes of the decoder each, for the image and for every view."""
 RECONSTRUCTION, BOUND = "reconstruction-test", "bound-test"
 _SIZE, _DENSITY, _PROPER = "dimensions", "density", "proper"
 _ROWS = ("mean", "sample")
