@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cognates.data.images import Images
     from cognates.data.splits import Source
+    from cognates.evaluation.drawn import Reference
     from cognates.types import Result
 
 
@@ -178,6 +179,7 @@ def evaluate(
     *,
     device: str = "auto",
     grid: int | None = None,
+    reference: Run | str | Path | None = None,
     plugin: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
@@ -186,9 +188,12 @@ def evaluate(
     Args:
         run: a run or its folder.
         data: another SOURCE than the run's own.
-        only: names of protocols or of their groups; None: all.
+        only: names of protocols or of their groups; None: all standard ones, and those of
+            generative methods where the run draws images.
         device: "auto", "cpu" or "cuda".
         grid: penalties that the linear probes try, at least 1; None: the protocol's.
+        reference: another run, whose encoder compares samples with images (protocol `generation`);
+            None: a convolutional encoder with fixed random weights.
         plugin: the file of the run's method, as for `load`.
         progress: called with one line of text after every step.
 
@@ -197,8 +202,9 @@ def evaluate(
         two folders of one name have two files.
 
     Raises:
-        ConfigError: no finished run, one that needs a plug-in, an unknown protocol, or a grid below
-            1.
+        ConfigError: no finished run, one that needs a plug-in, an unknown protocol or one that the
+            method does not allow, a grid below 1, or a reference that is the run itself or sees
+            images of another size.
         DataError: the source cannot be used, has no test images, or has no labels where every
             protocol of `only` needs them.
     """
@@ -230,6 +236,7 @@ def evaluate(
         only=only,
         run_seed=model.config.training.seed,
         quantiles=model.quantiles,
+        reference=None if reference is None else _reference(reference, model),
         device=model.device,
         progress=progress,
         **options,
@@ -240,6 +247,31 @@ def evaluate(
         if progress is not None:
             progress(f"Records about {source}: {path}")
     return results
+
+
+def _reference(run: Run | str | Path, model: Model) -> Reference:
+    """Return the encoder of another run, to compare pictures of `model` by.
+
+    Raises:
+        ConfigError: it sees images of another kind.
+    """
+    from cognates.evaluation.drawn import reference_of
+    from cognates.evaluation.features import Transform
+
+    other = Model.read(run.path if isinstance(run, Run) else run, device=str(model.device))
+    data, wanted = other.config.data, model.config.data
+    if (data.channels, data.image_size) != (wanted.channels, wanted.image_size):
+        raise ConfigError(
+            f"Expected a reference run with images of {wanted.channels} channels and "
+            f"{wanted.image_size} pixels, got {data.channels} and {data.image_size}: train one "
+            f"with --image-size {wanted.image_size} on the same source."
+        )
+    return reference_of(
+        other.method,
+        method_name=other.config.method.name,
+        transform=Transform.of(data.image_size, data.mean, data.std),
+        device=model.device,
+    )
 
 
 def _folder(out: str | Path | None, resume: str | Path | None) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cognates.data.cache import stored_size
 from cognates.data.decode import Item, UnreadableError, decode
 from cognates.errors import ConfigError, DataError
+from cognates.evaluation import drawings
 from cognates.evaluation.features import Transform, by_views, score_views
 from cognates.training import prepare
 from cognates.training.checkpoint import LoadedModel, read_model
@@ -97,6 +98,77 @@ class Model:
             self.method, chunk, spec=spec, transform=self._transform, further=False
         )
         return representation, scores[self.default_score]
+
+    def reconstruct(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        *,
+        batch_size: int = 256,
+    ) -> tuple[Tensor, Tensor]:
+        """Return images as the model sees them, and what it draws from their latents.
+
+        Args:
+            images: as for `embed`.
+            batch_size: images per forward pass.
+
+        Returns:
+            Both (n, c, h, w) float32 in [0, 1] on the CPU.
+
+        Raises:
+            ConfigError: the method draws no images.
+            DataError: an image cannot be read, or there is none.
+        """
+        drawings.as_drawing(self.method)
+        seen, drawn = [], []
+        for pixels in self._chunks(images, batch_size):
+            view = self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+            seen.append(view.cpu())
+            drawn.append(drawings.reconstruct(self.method, view).cpu())
+        if not seen:
+            raise DataError("Expected at least one image to reconstruct, got none.")
+        return torch.cat(seen), torch.cat(drawn)
+
+    def generate(
+        self,
+        count: int = 64,
+        *,
+        seed: int = 0,
+        like: str | Path | Image.Image | None = None,
+    ) -> Tensor:
+        r"""Draw pictures.
+
+        Formula: z ~ p(z), or z ~ N(psi, sigma^2 I) with one psi for all that are alike; methods
+        whose views share no psi (vae, beta-vae, cr-vae) draw z ~ q(z | x) where an image is given.
+
+        Args:
+            count: pictures, at least 1.
+            seed: the same one gives the same pictures.
+            like: None: samples from the prior; "views": groups of eight with one psi from the
+                prior each, the last one cut to `count`; else an image or its path: views of it,
+                whose psi it tells of.
+
+        Returns:
+            (count, c, h, w) float32 in [0, 1] on the CPU: expected images, without pixel noise.
+
+        Raises:
+            ConfigError: the method draws no images, its views share no latent (for "views"), its
+                prior is flat (without an image), or `count` is below 1.
+            DataError: the image cannot be read.
+        """
+        drawing = drawings.as_drawing(self.method)
+        if count < 1:
+            raise ConfigError(f"Expected at least one picture to draw, got {count}.")
+        if like is None:
+            return drawings.samples_of(self.method, count=count, seed=seed).cpu()
+        if isinstance(like, str) and like == "views":
+            width = drawings.WIDTH
+            groups = -(-count // width)
+            found = drawings.groups_of(self.method, count=groups, width=width, seed=seed)
+            return found.flatten(0, 1)[:count].cpu()
+        pixels = next(self._chunks([like], 1))
+        view = self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+        prior = drawing.config.prior_of(1)
+        return drawings.views_like(self.method, view, prior, count=count, seed=seed)[0].cpu()
 
     def percentile(self, uncertainty: Tensor | np.ndarray) -> np.ndarray:
         """Return the percentile in [0, 100] of uncertainties (n,) among the training images.

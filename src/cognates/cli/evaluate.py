@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cognates.cli.options import OptionalFile, OptionalSource, RunFolder, Whole, Words
+from cognates.cli.options import (
+    OptionalFile,
+    OptionalRun,
+    OptionalSource,
+    RunFolder,
+    Whole,
+    Words,
+)
 
 if TYPE_CHECKING:
     from cognates.types import Result
@@ -28,7 +35,10 @@ class Command:
     """Another source than the run's own."""
     only: Words = ()
     """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity,
-    dependence (named only)."""
+    dependence (named only), generative (reconstruction, elbo, generation, generated-views; on their
+    own only where a method draws images)."""
+    reference: OptionalRun = None
+    """Another run whose encoder compares drawn images with real ones; without: random weights."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
@@ -49,6 +59,7 @@ class Command:
             self.only or None,
             device=self.device,
             grid=self.grid,
+            reference=self.reference,
             plugin=self.plugin,
             progress=None if self.quiet else say,
         )

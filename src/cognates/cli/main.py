@@ -23,6 +23,8 @@ COMMANDS = {
     "train": "Learn a representation of unlabelled images.",
     "evaluate": "Measure a run beside raw pixels and its own untrained encoder.",
     "embed": "Write the representation and the uncertainty of every image to a Parquet file.",
+    "reconstruct": "Draw images again from what a generative method keeps of them.",
+    "generate": "Draw new images with a generative method.",
     "report": "Write one self-contained HTML page about one or several runs.",
     "methods": "List the methods, or say what one of them is.",
     "data": "Describe a source: counts, sizes, labels, splits, unreadable files.",

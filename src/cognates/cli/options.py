@@ -40,4 +40,7 @@ Words = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavi
 OptionalSource = Annotated[str | None, *_optional("SOURCE", str)]
 OptionalFolder = Annotated[str | None, *_optional("DIR", str)]
 OptionalFile = Annotated[str | None, *_optional("FILE", str)]
+OptionalRun = Annotated[str | None, *_optional("RUN", str)]
+OptionalImage = Annotated[str | None, *_optional("IMAGE|views", str)]
+OptionalPictures = Annotated[str | None, *_optional("FILE.png|DIR", str)]
 OptionalName = Annotated[str | None, *_optional("NAME", str)]

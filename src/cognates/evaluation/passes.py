@@ -6,7 +6,7 @@ one that cannot be read is made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -16,6 +16,8 @@ import torch
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import StorageError
+from cognates.evaluation import drawn, generation, likelihood
+from cognates.evaluation.drawings import as_drawing, draws_images
 from cognates.evaluation.features import (
     Transform,
     by_views,
@@ -28,11 +30,40 @@ from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
 from cognates.evaluation.store import cache_key, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET
-from cognates.evaluation.uncertainty import LABEL_FREE
+from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
 from cognates.types import Features
 
 PIXELS = "pixels"
+GENERATIVE = ("reconstruction", "elbo", "generation", "generated-views")
+"""Protocols of methods that draw images."""
+
+
+def drawable(
+    method: Method, *, only: Sequence[str] | None, reference: drawn.Reference | None
+) -> tuple[str, ...]:
+    """Return those protocols of `GENERATIVE` that a method allows.
+
+    Raises:
+        ConfigError: one of `only` needs what the method does not have, or the reference is the
+            method itself.
+    """
+    wanted = set(GENERATIVE if only is None or "generative" in only else only) & set(GENERATIVE)
+    by_name = set(only or ()) & set(GENERATIVE)
+    if not wanted or (only is None and not draws_images(method)):
+        return ()
+    prior = as_drawing(method).config.prior_of(1)
+    if prior.flat:
+        if "generation" in by_name:
+            drawn.require_samples(as_drawing(method))
+        wanted.discard("generation")
+    if prior.between == 0:
+        if "generated-views" in by_name:
+            drawn.require_shared(as_drawing(method))
+        wanted.discard("generated-views")
+    if reference is not None:
+        drawn.require_other(reference, method)
+    return tuple(name for name in GENERATIVE if name in wanted)
 
 
 class _Input(TypedDict):
@@ -42,6 +73,13 @@ class _Input(TypedDict):
     std: tuple[float, ...] | None
     device: torch.device | str
     batch_size: int
+
+
+class _Drawing(TypedDict):
+    transform: Transform
+    device: torch.device | str
+    batch_size: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +104,8 @@ class FeaturePass:
         *,
         with_views: bool = True,
         with_sweeps: bool = True,
+        generative: Sequence[str] = (),
+        reference: drawn.Reference | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
         """Return the features that protocols read, and the cache key of every subject.
 
@@ -76,6 +116,8 @@ class FeaturePass:
             test: the other.
             with_views: whether view retrieval will run.
             with_sweeps: whether sensitivity will run.
+            generative: those protocols of `GENERATIVE` that will run.
+            reference: the encoder that samples are compared by; None: a random convolutional one.
         """
         found, hashes = {}, {}
         for subject, owner in {"trained": method, "untrained": untrained, PIXELS: None}.items():
@@ -96,6 +138,8 @@ class FeaturePass:
                 found |= {f"{prefix}{name}": side for name, side in sides.items()}
         if with_sweeps:
             found |= self._sweeps(method, train, found["train"], test)
+        if generative:
+            found |= self._drawn(method, train, test, generative, reference)
         return found, hashes
 
     def _split(
@@ -147,7 +191,8 @@ class FeaturePass:
 
         weights = weights_digest(method)
         found = {}
-        for score in dict.fromkeys((method.default_score, *LABEL_FREE)):
+        beside = (*LABEL_FREE, *(score for score in DRAWN if score in bank.scores))
+        for score in dict.fromkeys((method.default_score, *beside)):
             against = {"bank": self._key(train, weights)} if score == DISTANCE else {}
             for change in CHANGES:
                 name = sweep_name(change, score, method.default_score)
@@ -155,6 +200,73 @@ class FeaturePass:
                     test, weights, sweep=name, specs=self._specs(1), seed=self.seed, **against
                 )
                 found[name] = self._kept(f"trained-{name}", key, lambda name=name: one(name))
+        return found
+
+    def _drawn(
+        self,
+        method: Method,
+        train: Images,
+        test: Images,
+        names: Sequence[str],
+        reference: drawn.Reference | None,
+    ) -> dict[str, Features]:
+        """Return what the protocols `names` of generative methods read."""
+        weights, t, seed = weights_digest(method), self.transform, self.seed
+        model: _Drawing = {
+            "transform": t, "device": self.device, "batch_size": self.batch_size, "seed": seed,
+        }  # fmt: skip
+        makers: dict[str, Callable[[], Features]] = {}
+        more: dict[str, object] = {"seed": seed}
+        if "reconstruction" in names:
+            makers[likelihood.RECONSTRUCTION] = lambda: likelihood.reconstruction_pass(
+                method, test, **model
+            )
+        if "elbo" in names:
+            more["specs"] = self._specs(len(self.views))
+            makers[likelihood.BOUND] = lambda: likelihood.bound_pass(
+                method, test, views=self.views, **model
+            )
+        if "generated-views" in names:
+            flat = as_drawing(method).config.prior_of(1).flat
+            for source in ("image",) if flat else ("image", "prior"):
+                makers[generation.VIEWS[source]] = lambda source=source: drawn.view_pass(
+                    method, test, source=source, **model
+                )
+        found = {
+            name: self._kept(f"trained-{name}", self._key(test, weights, drawn=name, **more), make)
+            for name, make in makers.items()
+        }
+        if "generation" in names:
+            found |= self._compared(method, train, test, reference)
+        return found
+
+    def _compared(
+        self, method: Method, train: Images, test: Images, reference: drawn.Reference | None
+    ) -> dict[str, Features]:
+        """Return a reference's features of samples and of real images."""
+        by = reference or drawn.random_reference(test.pixels.shape[1], self.device)
+        options = {"batch_size": self.batch_size, "seed": self.seed}
+        found = {}
+        for name, images in (
+            (generation.REFERENCE_TRAIN, train),
+            (generation.REFERENCE_TEST, test),
+        ):
+            key = self._key(images, by.digest, drawn=name, seed=self.seed)
+            found[name] = self._kept(
+                f"{by.name}-{name}",
+                key,
+                lambda images=images: drawn.reference_pass(
+                    by, images, transform=self.transform, **options
+                ),
+            )
+        for number in range(generation.SEEDS):
+            name = generation.generated(number)
+            key = self._key(test, weights_digest(method), drawn=name, by=by.digest, seed=self.seed)
+            found[name] = self._kept(
+                f"trained-{name}",
+                key,
+                lambda number=number: drawn.sample_pass(method, by, test, number=number, **options),
+            )
         return found
 
     def _input(self) -> _Input:

@@ -29,7 +29,7 @@ from cognates.evaluation.features import (
 )
 from cognates.evaluation.ranks import mid_ranks, spearman
 from cognates.evaluation.store import check
-from cognates.evaluation.uncertainty import LABEL_FREE
+from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
 from cognates.random import fold_in
 from cognates.types import Features, Result
@@ -171,7 +171,8 @@ def sensitivity(
     for images of single objects.
 
     These are about the default score; `crop-per-image/SCORE` and so on are about the baselines
-    `norm`, `knn-distance` and `view-disagreement`, and `crop-per-image/default-minus-SCORE` is the
+    `norm`, `knn-distance` and `view-disagreement`, for a method that draws images also about
+    `reconstruction` and `negative-elbo`, and `crop-per-image/default-minus-SCORE` is the
     paired difference on the images that both scores have seen.
 
     Args:
@@ -195,7 +196,7 @@ def sensitivity(
             )
         own, records = _correlations(change, swept, seed, of_default=True)
         results += records
-        for score in LABEL_FREE:
+        for score in (*LABEL_FREE, *DRAWN):
             rival = others.get(f"{change}-{score}-test")
             if rival is None or score == swept.default_score:
                 continue

@@ -19,11 +19,15 @@ from cognates.data.views import ViewSpec
 from cognates.errors import ConfigError, DataError, nearest
 from cognates.evaluation import linear
 from cognates.evaluation.dependence import dependence
+from cognates.evaluation.drawings import write_drawings
+from cognates.evaluation.drawn import Reference
 from cognates.evaluation.features import Transform
 from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.gallery import write_gallery
+from cognates.evaluation.generation import generated_views, generation
 from cognates.evaluation.knn import knn, knn_200
-from cognates.evaluation.passes import FeaturePass
+from cognates.evaluation.likelihood import elbo, reconstruction
+from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable
 from cognates.evaluation.records import read_results, table, write_results
 from cognates.evaluation.retrieval import view_retrieval
 from cognates.evaluation.sensitivity import sensitivity
@@ -90,6 +94,7 @@ PROTOCOLS = {
             summary="AUROC of the uncertainty for errors",
             needs_labels=True,
             grid=True,
+            version=2,
         ),
         Protocol(
             name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
@@ -109,12 +114,20 @@ PROTOCOLS = {
         Protocol(
             name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
         ),
+        Protocol(name="reconstruction", run=reconstruction, summary="reconstruction error",
+                 standard=False),
+        Protocol(name="elbo", run=elbo, summary="bounds on the likelihood", standard=False),
+        Protocol(name="generation", run=generation, summary="samples against test images",
+                 standard=False),
+        Protocol(name="generated-views", run=generated_views, needs_labels=True, grid=True,
+                 summary="do views drawn from one psi share a class?", standard=False),
     )
 }  # fmt: skip
 
 GROUPS = {
     "uncertainty": ("deciles", "auroc-error"),
     "retrieval": ("view-retrieval",),
+    "generative": GENERATIVE,
 }
 """Names for several protocols, accepted wherever a protocol is named."""
 
@@ -222,6 +235,7 @@ def evaluate(
     run_seed: int | None = None,
     grid: int = linear.GRID,
     quantiles: np.ndarray | None = None,
+    reference: Reference | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -241,11 +255,13 @@ def evaluate(
         out: the run directory: features are kept in `features/`, records go to `results.json`,
             images to `gallery.npz`. Records of protocols that are not run now stay if they are
             about the same features. None: nothing is written.
-        only: names of protocols or groups; None: all standard ones.
+        only: names of protocols or groups; None: all standard ones, and those of generative methods
+            that the method allows.
         seed: the protocols' seed.
         run_seed: the pre-training seed, recorded.
         grid: number of penalties of the linear probes; the demo takes 6.
         quantiles: (101,) quantiles of the default score among training images, for the gallery.
+        reference: the encoder that samples are compared by; None: a random convolutional one.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -254,15 +270,18 @@ def evaluate(
         Records, those of this call only.
 
     Raises:
-        ConfigError: an unknown protocol is named, or a method is in training mode.
+        ConfigError: an unknown protocol is named, or one that the method does not allow; a method
+            is in training mode; the reference is the method itself.
         DataError: every protocol of `only` needs labels, and there are none.
         NonFiniteError: a method gives a NaN.
         StorageError: something cannot be written.
     """
-    named = resolve(only)
+    drawn = drawable(method, only=only, reference=reference)
+    only = [*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn]
+    labelled = has_labels(train, test)
     # Before the passes, which take the time.
-    _require_measurable(named, test.dataset, labelled=has_labels(train, test))
-    chosen = {protocol.name for protocol in named}
+    _require_measurable(resolve(only), test.dataset, labelled=labelled)
+    chosen = set(only)
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -279,6 +298,8 @@ def evaluate(
         test,
         with_views=bool({"view-retrieval", "dependence"} & chosen),
         with_sweeps="sensitivity" in chosen,
+        generative=[name for name in drawn if labelled or not PROTOCOLS[name].needs_labels],
+        reference=reference,
     )
     results = run_protocols(
         found,
@@ -291,11 +312,23 @@ def evaluate(
     )
     if out is not None:
         _write(Path(out), results, chosen, hashes)
-        if found["test"].default_score is not None:
-            write_gallery(
-                Path(out) / "gallery.npz", test, found["test"], quantiles=quantiles, seed=seed
-            )
+        _write_pictures(Path(out), method, test, found["test"], passes, quantiles)
     return results
+
+
+def _write_pictures(
+    out: Path,
+    method: Method,
+    images: Images,
+    features: Features,
+    passes: FeaturePass,
+    quantiles: np.ndarray | None,
+) -> None:
+    """Write what the report shows of the test images."""
+    seed, device = passes.seed, passes.device
+    write_drawings(out / "drawings.npz", method, images, passes.transform, seed=seed, device=device)
+    if features.default_score is not None:
+        write_gallery(out / "gallery.npz", images, features, quantiles=quantiles, seed=seed)
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], hashes: Mapping[str, str]) -> None:

@@ -1,7 +1,8 @@
 """Does the uncertainty know which predictions are wrong? Deciles and AUROC, beside baselines.
 
 The default score is what the method stands for. Baselines that cost no label are `norm`,
-`knn-distance` and `view-disagreement`; `max-softmax` reads the labels of the training images and is
+`knn-distance` and `view-disagreement`, for methods that draw images also the error of
+`reconstruction`; `max-softmax` reads the labels of the training images and is
 marked; `random` is a sanity row.
 """
 
@@ -19,6 +20,9 @@ from cognates.random import fold_in
 from cognates.types import Features, Result
 
 LABEL_FREE = ("norm", "knn-distance", "view-disagreement")
+RECONSTRUCTION = "reconstruction"
+DRAWN = (RECONSTRUCTION, "negative-elbo")
+"""Scores beside the default one of a method that draws images; the first is a baseline too."""
 MAX_SOFTMAX = "max-softmax"
 RANDOM = "random"
 GROUPS = 10
@@ -169,7 +173,8 @@ def _differences(
     settings: Mapping[str, object],
 ) -> list[Result]:
     default = test.default_score
-    rivals = [name for name in LABEL_FREE if name in values and name != default]
+    free = (*LABEL_FREE, RECONSTRUCTION)
+    rivals = [name for name in free if name in values and name != default]
     if default is None or not rivals:
         return []
     best = max(rivals, key=lambda name: values[name])

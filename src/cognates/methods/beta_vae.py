@@ -54,8 +54,7 @@ class BetaVAE(Method):
 
     def further_scores(self, images: Tensor) -> dict[str, Tensor]:
         """Return `negative-elbo` (at beta 1) and `reconstruction`, (n,) in nats."""
-        standard = GroupNormal(1, self.config.model.latent_dim, 1.0, 0.0, validate_args=False)
-        return self.model.scores(self.encoder(images), images, standard)
+        return self.model.scores(self.encoder(images), images, self.config.prior_of(1))
 
 
 @register
@@ -86,6 +85,10 @@ class BetaVAEConfig(MethodConfig):
         """Return the configuration with the data's sizes."""
         del views
         return replace(self, model=self.model.completed(channels=channels, image_size=image_size))
+
+    def prior_of(self, views: int) -> GroupNormal:
+        """Return the joint density of so many latents: standard normal each, nothing in common."""
+        return GroupNormal(views, self.model.latent_dim, 1.0, 0.0, validate_args=False)
 
     def build(self, encoder: nn.Module, *, width: int) -> BetaVAE:
         """Make the method around `encoder`, whose output is (n, width)."""

@@ -6,7 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class RunRecord:
     pictures: tuple[Picture, ...]
     data: Mapping[str, Any]
     unreadable: tuple[str, ...]
+    drawings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the method draws: the arrays of drawings.npz; empty for one that draws nothing."""
 
     @property
     def method(self) -> str:
@@ -116,6 +118,7 @@ def read(path: str | Path) -> RunRecord:
         pictures=tuple(_read_gallery(path / "gallery.npz")),
         data=_read_json(path / "data.json", {}),
         unreadable=_read_text_lines(path / "unreadable.txt"),
+        drawings=_read_drawings(path / "drawings.npz"),
     )
 
 
@@ -214,6 +217,22 @@ def _read_text_lines(path: Path) -> tuple[str, ...]:
         for line in path.read_text(encoding="utf8", errors="replace").splitlines()
         if line.strip()
     )
+
+
+def _read_drawings(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+        n, k = arrays["views"].shape[:2]
+        for name, rows in (("images", (n,)), ("reconstructions", (n,)), ("mixtures", (n - 1, k))):
+            if arrays[name].shape != (*rows, *arrays["samples"].shape[1:]):
+                raise ValueError(f"{name} of shape {arrays[name].shape}")
+        bool(arrays["shared"])
+    except _DAMAGED as error:
+        raise StorageError(f"Expected drawings in '{path}': {error}.") from error
+    return arrays
 
 
 def _read_gallery(path: Path) -> Iterator[Picture]:

@@ -42,6 +42,39 @@ _LABEL_FREE = (
         *("rank correlation with the width of the blur, per image", False),
     ),
 )
+_DRAWN = (
+    ("reconstruction", "mean/mse", "Reconstruction, MSE", "per pixel and channel, on [0, 1]"),
+    ("reconstruction", "mean-image/mse", "Mean training image, MSE", "drawn for every image"),
+    ("reconstruction", "mean/bce", "Reconstruction, cross-entropy", "nats per image"),
+    ("elbo", "image/negative-elbo", "Negative ELBO", "nats per image, {samples} samples"),
+    ("elbo", "image/negative-elbo/bits", "Negative ELBO", "bits per dimension"),
+    (
+        *("elbo", "image/importance-weighted-64", "Importance-weighted bound"),
+        "nats per image, {samples} samples",
+    ),
+    ("elbo", "views/negative-elbo", "Negative ELBO of training views", "nats per image and view"),
+    (
+        *("generation", "fid-", "Frechet distance of samples"),
+        "{samples} images each; features of {encoder}, comparable with no other",
+    ),
+    ("generation", "kid-", "Kernel distance of samples", "features of {encoder}"),
+    (
+        *("generated-views", "image/agreement", "Views of one psi share their class"),
+        "share of pairs, by the linear probe; psi told of by test images",
+    ),
+    (
+        *("generated-views", "image/agreement-unrelated", "Views of different psi share it"),
+        "share of pairs",
+    ),
+    (
+        *("generated-views", "image/agreement-minus-unrelated", "The difference"),
+        "paired over psi",
+    ),
+)
+_NOT = {
+    "no-likelihood": "no likelihood: the cross-entropy of grey values bounds nothing",
+    "improper-prior": "the flat prior has no density of its own",
+}
 _PROBES = {"linear": "the linear probe", "knn": "nearest neighbours"}
 _MARKED = {"needs-labels", "eight-passes"}
 _TENTHS = 10
@@ -82,6 +115,15 @@ class Rival:
     score: str
     value: float
     difference: Result
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure of a method that draws images."""
+
+    label: str
+    result: Result
+    hint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +271,21 @@ def sensitivities(record: RunRecord) -> list[Sensitivity]:
                     differences=differences,
                 )
             )
+    return found
+
+
+def generative(record: RunRecord) -> list[Drawn]:
+    """Return the figures of a method that draws images, in the order of the page."""
+    found = []
+    for protocol, metric, label, hint in _DRAWN:
+        for r in record.results:
+            named = r.metric == metric or (metric.endswith("-") and r.metric.startswith(metric))
+            if r.protocol != protocol or r.error is not None or not named:
+                continue
+            floor = r.metric.endswith("-of-train-images")
+            name = label.replace("samples", "training images") if floor else label
+            more = [hint.format(**r.settings), *(_NOT[flag] for flag in r.flags if flag in _NOT)]
+            found.append(Drawn(name, r, "; ".join(more)))
     return found
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from cognates.report import figures, readings, statements
+from cognates.report import drawn, figures, readings, statements
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -47,6 +47,7 @@ def section(record: RunRecord) -> Section:
         learnt(record),
         trust(record),
         pictures(record),
+        drawn.part(record),
         without_labels(record),
         training(record),
     ]

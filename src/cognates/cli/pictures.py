@@ -1,0 +1,50 @@
+"""Where drawn pictures go: one PNG file of all, or a folder with a file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cognates.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def target(given: str | Path) -> Path:
+    """Return the PNG file, or the folder, that is meant.
+
+    Raises:
+        ConfigError: it is a file of another kind.
+    """
+    path = Path(given)
+    another = path.suffix.lower() not in ("", ".png") and not path.is_dir()
+    if another or (path.suffix.lower() == ".png" and path.is_dir()) or _is_other_file(path):
+        raise ConfigError(
+            f"Expected a PNG file or a folder to write, got '{path}': for example pictures.png."
+        )
+    return path
+
+
+def write(path: Path, rows: np.ndarray, single: Mapping[str, np.ndarray]) -> None:
+    """Write rows (r, k, c, h, w) into one PNG file, or single pictures by name into a folder.
+
+    Every file is put there whole or not at all.
+
+    Raises:
+        StorageError: one cannot be written.
+    """
+    from cognates.evaluation.grids import grid, png
+    from cognates.evaluation.store import replace
+
+    files = {path / f"{name}.png": image for name, image in single.items()}
+    if path.suffix.lower() == ".png":
+        files = {path: grid(rows, enlarge=True)}
+    for file, image in files.items():
+        data = png(image)
+        replace(file, lambda handle, data=data: handle.write(data))
+
+
+def _is_other_file(path: Path) -> bool:
+    return path.suffix.lower() != ".png" and path.is_file()
