@@ -132,4 +132,4 @@ def test_other_starts_are_adapted_to_a_method_that_draws(name, source):
         assert config.method.name == name
         assert config.encoder.name == "vae-convnet"
         assert config.optimiser.name == "adamw"
-        assert len(config.views) == 2
+        assert [view.size for view in config.views] == [config.data.image_size] * 2

@@ -85,12 +85,14 @@ def simve_cifar10(method: str = "simve") -> RunConfig:
 def for_pixels(config: RunConfig) -> RunConfig:
     """Return a run made for another kind of method with what a method that draws images needs.
 
-    An encoder that keeps positions, Adam, and for CR-VAE the image itself as the first view.
+    An encoder that keeps positions, Adam, views of the size that the decoder draws, and for CR-VAE
+    the image itself as the first of them.
     """
+    view = dataclasses.replace(config.views[-1], size=config.data.image_size)
     return dataclasses.replace(
         config,
         encoder=EncoderConfig(name="vae-convnet"),
-        views=views_for(config.method.name, config.views[-1]),
+        views=views_for(config.method.name, view),
         optimiser=image_model_optimiser(),
     )
 
