@@ -27,14 +27,17 @@ class Command:
     data: OptionalSource = None
     """Another source than the run's own."""
     only: Words = ()
-    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity,
-    dependence (named only)."""
+    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity;
+    and, run only where they are named, mlp, knn-vote, knn-200, gmm, kmeans, clustering,
+    augmentation, celeba (several label columns), dsprites (its factors), dependence."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
     """auto, cpu or cuda."""
     grid: Whole = None
     """Penalties that the linear probes try; 6 is enough for a first look."""
+    images: Whole = None
+    """At most so many images of each split, drawn at random; of dSprites 20,000 and 5,000."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -49,6 +52,7 @@ class Command:
             self.only or None,
             device=self.device,
             grid=self.grid,
+            images=self.images,
             plugin=self.plugin,
             progress=None if self.quiet else say,
         )
@@ -72,14 +76,19 @@ def say(line: str) -> None:
 
 
 def table(results: Sequence[Result], *, most: int | None = None) -> str:
-    """Return results as a table with a column per subject; single tenths are left to the report."""
+    """Return results as a table with a column per subject.
+
+    Single tenths, and single attributes where there is a mean of many, are left to the report.
+    """
     from cognates.cli.text import columns
     from cognates.evaluation.records import SUBJECTS
     from cognates.evaluation.records import table as rows_of
 
+    summed = ("macro/", "hair/", "gender/", "binary/")
     rows = [
         [f"{row.protocol}, {row.metric}", *(["failed", "", ""] if row.error else row.cells())]
         for row in rows_of(list(results))
         if "/decile-" not in row.metric
+        and (row.protocol != "celeba" or row.error or row.metric.startswith(summed))
     ]
     return columns(rows[:most], heads=["", *SUBJECTS]) if rows else "Nothing was measured."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,126 +16,22 @@ import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
-from cognates.errors import ConfigError, DataError, nearest
+from cognates.errors import DataError
 from cognates.evaluation import linear
-from cognates.evaluation.dependence import dependence
+from cognates.evaluation.attributes import ATTRIBUTES
+from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
-from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.gallery import write_gallery
-from cognates.evaluation.knn import knn, knn_200
-from cognates.evaluation.passes import FeaturePass
+from cognates.evaluation.passes import FeaturePass, drawn
+from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
-from cognates.evaluation.retrieval import view_retrieval
-from cognates.evaluation.sensitivity import sensitivity
-from cognates.evaluation.spread import representation_spread
-from cognates.evaluation.subjects import has_labels
-from cognates.evaluation.uncertainty import auroc_error, deciles
+from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.methods.base import Method
 from cognates.types import Features, Result
 
 __all__ = ["GROUPS", "PROTOCOLS", "Protocol", "evaluate", "resolve", "run_protocols", "table"]
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """A protocol as the suite knows it."""
-
-    name: str
-    run: Callable[..., list[Result]]
-    summary: str
-    needs_labels: bool = False
-    grid: bool = False
-    """Whether it takes the number of penalties."""
-    version: int = 1
-    """Raised by any change of a default or a definition; tables refuse to mix versions."""
-    standard: bool = True
-    """Whether it runs when no protocol is named."""
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            name="knn", run=knn, summary="weighted k nearest neighbours", needs_labels=True
-        ),
-        Protocol(
-            name="knn-200",
-            run=knn_200,
-            summary="the same with k = 200, for published tables",
-            needs_labels=True,
-            standard=False,
-        ),
-        Protocol(
-            name="linear", run=linear.linear, summary="linear probe", needs_labels=True, grid=True
-        ),
-        Protocol(
-            name="few-labels",
-            run=few_labels,
-            summary="linear probe on ten labels per class",
-            needs_labels=True,
-            grid=True,
-        ),
-        Protocol(
-            name="deciles",
-            run=deciles,
-            summary="accuracy by uncertainty",
-            needs_labels=True,
-            grid=True,
-        ),
-        Protocol(
-            name="auroc-error",
-            run=auroc_error,
-            summary="AUROC of the uncertainty for errors",
-            needs_labels=True,
-            grid=True,
-        ),
-        Protocol(
-            name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
-        ),
-        Protocol(
-            name="spread",
-            run=representation_spread,
-            summary="spread and effective rank",
-            version=2,
-        ),
-        Protocol(
-            name="dependence",
-            run=dependence,
-            summary="HSIC of the representation, and InfoNCE beside its approximation",
-            standard=False,
-        ),
-        Protocol(
-            name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
-        ),
-    )
-}  # fmt: skip
-
-GROUPS = {
-    "uncertainty": ("deciles", "auroc-error"),
-    "retrieval": ("view-retrieval",),
-}
-"""Names for several protocols, accepted wherever a protocol is named."""
-
-
-def resolve(only: Sequence[str] | None) -> list[Protocol]:
-    """Return the protocols named, in the suite's order; None: the standard ones.
-
-    Raises:
-        ConfigError: a name is not known; the nearest one is offered.
-    """
-    if only is None:
-        return [protocol for protocol in PROTOCOLS.values() if protocol.standard]
-    wanted = set()
-    for name in only:
-        if name not in PROTOCOLS and name not in GROUPS:
-            raise ConfigError(
-                f"Expected the name of a protocol, got '{name}': "
-                f"{nearest(name, [*PROTOCOLS, *GROUPS])}."
-            )
-        wanted.update(GROUPS.get(name, (name,)))
-    return [protocol for name, protocol in PROTOCOLS.items() if name in wanted]
 
 
 def run_protocols(
@@ -153,7 +49,8 @@ def run_protocols(
     Args:
         features: `train` and `test`; beside them `untrained-train`, `untrained-test`,
             `pixels-train`, `pixels-test`, `view1-test`, `view2-test` (also with a baseline's
-            prefix), `crop-test` and `blur-test` as far as they exist.
+            prefix), `crop-test` and `blur-test`, and those of `augmentation.feature_name`, as far
+            as they exist.
         seed: the protocols' seed: subsets, bootstrap, ties.
         only: names of protocols or groups; None: all standard ones.
         grid: number of penalties of the linear probes; the demo takes 6.
@@ -167,20 +64,19 @@ def run_protocols(
 
     Raises:
         ConfigError: an unknown protocol is named.
-        DataError: every protocol of `only` needs labels, and there are none.
+        DataError: every protocol of `only` needs labels, attributes or factors that are missing.
     """
     say = progress or (lambda line: None)
     train, test = features["train"], features["test"]
     others = {name: value for name, value in features.items() if name not in ("train", "test")}
     chosen = resolve(only)
-    labelled = has_labels(train, test)
-    _require_measurable(chosen, test.dataset, labelled=labelled)
-    if not labelled and any(protocol.needs_labels for protocol in chosen):
-        skipped = ", ".join(protocol.name for protocol in chosen if protocol.needs_labels)
-        say(f"There are no labels: {skipped} not run.")
+    lacking = _lacking(chosen, train, test)
+    for what in dict.fromkeys(lacking.values()):
+        skipped = ", ".join(name for name, needed in lacking.items() if needed == what)
+        say(f"There are no {_PLURAL[what]}: {skipped} not run.")
     results = []
     for protocol in chosen:
-        if protocol.needs_labels and not labelled:
+        if protocol.name in lacking:
             continue
         started = time.perf_counter()
         options = {"grid": grid} if protocol.grid else {}
@@ -222,6 +118,7 @@ def evaluate(
     run_seed: int | None = None,
     grid: int = linear.GRID,
     quantiles: np.ndarray | None = None,
+    images: int | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -239,13 +136,15 @@ def evaluate(
         untrained: the same architecture freshly initialised, in eval mode, on `device`, its batch
             norm as it starts (see `evaluation.subjects`); None: without that subject.
         out: the run directory: features are kept in `features/`, records go to `results.json`,
-            images to `gallery.npz`. Records of protocols that are not run now stay if they are
+            images to `gallery.npz` (where all are taken). Records of protocols that are not run now stay if they are
             about the same features. None: nothing is written.
         only: names of protocols or groups; None: all standard ones.
         seed: the protocols' seed.
         run_seed: the pre-training seed, recorded.
         grid: number of penalties of the linear probes; the demo takes 6.
         quantiles: (101,) quantiles of the default score among training images, for the gallery.
+        images: at most so many images of each split, drawn by the seed; None: all, and of dSprites,
+            for its protocol, 20,000 and 5,000.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -255,13 +154,12 @@ def evaluate(
 
     Raises:
         ConfigError: an unknown protocol is named, or a method is in training mode.
-        DataError: every protocol of `only` needs labels, and there are none.
+        DataError: every protocol of `only` needs labels, attributes or factors that are missing.
         NonFiniteError: a method gives a NaN.
         StorageError: something cannot be written.
     """
     named = resolve(only)
-    # Before the passes, which take the time.
-    _require_measurable(named, test.dataset, labelled=has_labels(train, test))
+    _lacking(named, train, test)  # before the passes, which take the time
     chosen = {protocol.name for protocol in named}
     passes = FeaturePass(
         views=tuple(views),
@@ -272,6 +170,12 @@ def evaluate(
         batch_size=batch_size,
         say=progress or (lambda line: None),
     )
+    whole = test
+    limits = next((p.images for p in named if p.images), (None, None))
+    train, test = (
+        drawn(split, limit if images is None else images, seed=seed)
+        for split, limit in zip((train, test), limits, strict=True)
+    )
     found, hashes = passes.features(
         method,
         untrained,
@@ -279,6 +183,7 @@ def evaluate(
         test,
         with_views=bool({"view-retrieval", "dependence"} & chosen),
         with_sweeps="sensitivity" in chosen,
+        with_augmented="augmentation" in chosen,
     )
     results = run_protocols(
         found,
@@ -290,31 +195,50 @@ def evaluate(
         progress=progress,
     )
     if out is not None:
-        _write(Path(out), results, chosen, hashes)
-        if found["test"].default_score is not None:
+        # records about all images stay valid beside those about some of them
+        known = {*hashes.values(), *passes.hashes(method, untrained, whole).values()}
+        _write(Path(out), results, chosen, known)
+        if test is whole and found["test"].default_score is not None:
             write_gallery(
                 Path(out) / "gallery.npz", test, found["test"], quantiles=quantiles, seed=seed
             )
     return results
 
 
-def _write(out: Path, results: list[Result], chosen: set[str], hashes: Mapping[str, str]) -> None:
+def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:
     path = out / "results.json"
     kept = read_results(path) if path.is_file() else []
-    known = set(hashes.values())
-    kept = [r for r in kept if r.protocol not in chosen and r.features in known]
+    again = chosen | {result.protocol for result in results}
+    kept = [r for r in kept if r.protocol not in again and r.features in known]
     write_results(path, [*kept, *results])
 
 
-def _require_measurable(chosen: Sequence[Protocol], dataset: str, *, labelled: bool) -> None:
-    """Raise a `DataError` if every protocol needs labels and there are none."""
-    if labelled or not chosen or not all(protocol.needs_labels for protocol in chosen):
-        return
-    free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs_labels]
-    raise DataError(
-        f"Expected labels for {', '.join(p.name for p in chosen)}, got images without "
-        f"('{dataset}'): without labels {', '.join(free[:-1])} and {free[-1]} can be measured."
-    )
+_PLURAL = {TARGET: "labels", ATTRIBUTES: "attributes", FACTORS: "factors"}
+
+
+def _lacking(
+    chosen: Sequence[Protocol], train: Features | Images, test: Features | Images
+) -> dict[str, str]:
+    """Return the protocols whose target is missing, with its name.
+
+    Raises:
+        DataError: that is all of them.
+    """
+
+    def there(target: str) -> bool:
+        if not target or target == TARGET:
+            return not target or has_labels(train, test)
+        return target in train.targets and target in test.targets
+
+    lacking = {p.name: p.needs for p in chosen if not there(p.needs)}
+    if chosen and len(lacking) == len(chosen):
+        what = " and ".join(_PLURAL[target] for target in dict.fromkeys(lacking.values()))
+        free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs]
+        raise DataError(
+            f"Expected {what} for {', '.join(lacking)}, got images without ('{test.dataset}'): "
+            f"without {what} {', '.join(free[:-1])} and {free[-1]} can be measured."
+        )
+    return lacking
 
 
 def _failed(protocol: Protocol, error: Exception, test: Features, seed: int) -> Result:
