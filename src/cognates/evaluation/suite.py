@@ -136,8 +136,8 @@ def evaluate(
         untrained: the same architecture freshly initialised, in eval mode, on `device`, its batch
             norm as it starts (see `evaluation.subjects`); None: without that subject.
         out: the run directory: features are kept in `features/`, records go to `results.json`,
-            images to `gallery.npz` (where all are taken). Records of protocols that are not run now stay if they are
-            about the same features. None: nothing is written.
+            images to `gallery.npz`, where all are taken. Records of protocols that are not run now
+            stay if they are about the same features. None: nothing is written.
         only: names of protocols or groups; None: all standard ones.
         seed: the protocols' seed.
         run_seed: the pre-training seed, recorded.
@@ -171,11 +171,7 @@ def evaluate(
         say=progress or (lambda line: None),
     )
     whole = test
-    limits = next((p.images for p in named if p.images), (None, None))
-    train, test = (
-        drawn(split, limit if images is None else images, seed=seed)
-        for split, limit in zip((train, test), limits, strict=True)
-    )
+    train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
         method,
         untrained,
@@ -185,15 +181,8 @@ def evaluate(
         with_sweeps="sensitivity" in chosen,
         with_augmented="augmentation" in chosen,
     )
-    results = run_protocols(
-        found,
-        seed=seed,
-        only=only,
-        grid=grid,
-        run_seed=run_seed,
-        hashes=hashes,
-        progress=progress,
-    )
+    kind = {"seed": seed, "only": only, "grid": grid, "run_seed": run_seed}
+    results = run_protocols(found, hashes=hashes, progress=progress, **kind)
     if out is not None:
         # records about all images stay valid beside those about some of them
         known = {*hashes.values(), *passes.hashes(method, untrained, whole).values()}
@@ -203,6 +192,15 @@ def evaluate(
                 Path(out) / "gallery.npz", test, found["test"], quantiles=quantiles, seed=seed
             )
     return results
+
+
+def _taken(
+    train: Images, test: Images, most: int | None, named: Sequence[Protocol], seed: int
+) -> tuple[Images, Images]:
+    """Return the images that are evaluated: a protocol's own limit gives way to a stated one."""
+    limits = next((p.images for p in named if p.images), (None, None))
+    first, second = limits if most is None else (most, most)
+    return drawn(train, first, seed=seed), drawn(test, second, seed=seed)
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:

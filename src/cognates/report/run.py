@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from cognates.report import figures, readings, statements
+from cognates.report import content, figures, readings, statements
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -48,6 +48,7 @@ def section(record: RunRecord) -> Section:
         trust(record),
         pictures(record),
         without_labels(record),
+        content.part(record),
         training(record),
     ]
     listed = record.unreadable[:_FILES_LISTED]
