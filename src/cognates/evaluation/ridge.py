@@ -8,7 +8,7 @@ that of the few-shot evaluator of https://github.com/google-research/big_vision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +105,9 @@ def explained(y: np.ndarray, values: np.ndarray, reference: np.ndarray) -> float
     return 1 - float(((y - values) ** 2).sum()) / total if total > 0 else 0.0
 
 
-def _path(x: np.ndarray, y: np.ndarray, unseen: np.ndarray, penalties: np.ndarray):  # noqa: ANN202
+def _path(
+    x: np.ndarray, y: np.ndarray, unseen: np.ndarray, penalties: np.ndarray
+) -> Iterator[np.ndarray]:
     """Yield the predictions of `unseen` (m, k) for each penalty."""
     scaling = Scaling.of(x)
     scaled, mean = scaling(x), y.mean(axis=0)

@@ -232,6 +232,7 @@ def _lacking(
     if chosen and len(lacking) == len(chosen):
         what = " and ".join(_PLURAL[target] for target in dict.fromkeys(lacking.values()))
         free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs]
+        free += [p.name for p in PROTOCOLS.values() if p.needs and there(p.needs)][:1]
         raise DataError(
             f"Expected {what} for {', '.join(lacking)}, got images without ('{test.dataset}'): "
             f"without {what} {', '.join(free[:-1])} and {free[-1]} can be measured."
