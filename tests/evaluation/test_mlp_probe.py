@@ -106,3 +106,26 @@ def test_threads_of_torch_are_given_back() -> None:
     before = torch.get_num_threads()
     predict(xor(40, 0), xor(10, 1))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_decisions_share_a_hidden_layer_and_each_has_its_own_answer() -> None:
+    x = np.random.default_rng(0).normal(size=(4000, 32))
+    target = np.stack([x[:, 0] * x[:, 1] > 0, x[:, 2] > 0], axis=1).astype(int)
+    found = module.decide(x[:3200], target[:3200], x[3200:])
+    assert len(found) == 2
+    for one, truth in zip(found, target[3200:].T, strict=True):
+        assert (one.labels == truth).mean() > 0.85
+        assert np.allclose(np.exp(one.log_probabilities).sum(axis=1), 1)
+    with pytest.raises(DataError, match="vary"):
+        module.decide(x[:50], np.zeros((50, 2)), x[50:60])
+
+
+@pytest.mark.usefixtures("quick")
+def test_columns_of_other_units_do_not_change_the_choice() -> None:
+    x = np.random.default_rng(0).normal(size=(1200, 8))
+    y = np.stack([x[:, 0], x[:, 1] ** 2], axis=1)
+    small = regress(x[:1000], y[:1000], x[1000:])
+    large = regress(x[:1000], y[:1000] * [1, 1e4], x[1000:])
+    assert small.selected == pytest.approx(large.selected)
+    assert np.allclose(small.values * [1, 1e4], large.values, rtol=1e-3, atol=1e-2)

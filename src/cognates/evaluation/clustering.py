@@ -72,23 +72,24 @@ def scores(table: np.ndarray) -> dict[str, np.ndarray]:
     """
     from scipy.optimize import linear_sum_assignment
 
-    counts = np.asarray(table, dtype=np.float64)
-    a, b = counts.sum(axis=-1), counts.sum(axis=-2)
-    n = a.sum(axis=-1)
-    matched = np.empty(counts.shape[:-2])
-    for place in np.ndindex(matched.shape):
-        rows, columns = linear_sum_assignment(counts[place], maximize=True)
-        matched[place] = counts[place][rows, columns].sum()
+    shape = np.shape(table)[:-2]
+    counts = np.asarray(table, dtype=np.float64).reshape(-1, *np.shape(table)[-2:])
+    a, b = counts.sum(axis=2), counts.sum(axis=1)
+    n = a.sum(axis=1)
+    matched = np.empty(len(counts))
+    for row, one in enumerate(counts):
+        matched[row] = one[linear_sum_assignment(one, maximize=True)].sum()
     of_clusters, of_classes = _entropy(a, n), _entropy(b, n)
     mean = (of_clusters + of_classes) / 2
-    information = of_clusters + of_classes - _entropy(counts.reshape(*n.shape, -1), n)
+    information = of_clusters + of_classes - _entropy(counts.reshape(len(n), -1), n)
     nmi = np.divide(np.maximum(information, 0.0), mean, out=np.ones_like(n), where=mean > 0)
-    together = _pairs(counts).sum(axis=(-2, -1))
-    in_clusters, in_classes = _pairs(a).sum(axis=-1), _pairs(b).sum(axis=-1)
+    together = _pairs(counts).sum(axis=(1, 2))
+    in_clusters, in_classes = _pairs(a).sum(axis=1), _pairs(b).sum(axis=1)
     expected = in_clusters * in_classes / np.maximum(_pairs(n), 1.0)
     above, most = together - expected, (in_clusters + in_classes) / 2 - expected
     ari = np.divide(above, most, out=np.ones_like(n), where=most != 0)
-    return {"accuracy": matched / n, "nmi": nmi, "ari": ari}
+    found = {"accuracy": matched / n, "nmi": nmi, "ari": ari}
+    return {name: values.reshape(shape) for name, values in found.items()}
 
 
 def gmm(
@@ -257,9 +258,9 @@ def _resampled(position: np.ndarray, shape: tuple[int, ...], seed: int) -> dict[
 
 
 def _entropy(counts: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return the entropy (...) in nats of counts (..., m) that sum to n (...)."""
-    share = counts / n[..., None]
-    return -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1)
+    """Return the entropy (r,) in nats of counts (r, m) that sum to n (r,)."""
+    share = counts / n[:, None]
+    return -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
 
 
 def _pairs(counts: np.ndarray) -> np.ndarray:

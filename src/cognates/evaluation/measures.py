@@ -91,7 +91,7 @@ def _balanced(answer: Answer, seed: int) -> tuple[float, np.ndarray]:
     def recall(sums: np.ndarray) -> np.ndarray:
         hits, sizes = sums[..., :classes], sums[..., classes:]
         with np.errstate(invalid="ignore"):
-            return (hits / sizes).mean(axis=-1)
+            return np.asarray((hits / sizes).mean(axis=-1))
 
     return float(recall(both.mean(axis=0))), recall(bootstrap.means(both, seed=seed))
 

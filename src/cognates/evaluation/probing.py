@@ -1,8 +1,9 @@
 """Content and style by the same two probes: many targets read from one frozen representation.
 
 Classes are predicted by the probes `linear` and `mlp`, numbers by `ridge` and `mlp`; every choice
-is made on held-out training images. Beside the trained encoder stand the untrained one and the
-principal components of the pixels.
+is made on held-out training images. Numbers that all images have share one MLP, and so do
+decisions (forty attributes cost what one does); linear probes are of one target each. Beside the
+trained encoder stand the untrained one and the principal components of the pixels.
 """
 
 from __future__ import annotations
@@ -110,9 +111,19 @@ def probe(
         settings["left_out"] = left_out
     record = _Recorder(plan, settings)
     members: dict[tuple[str, str], list[_Estimates]] = {}
+    shared = {
+        (target, subject): read
+        for subject, (a, b) in found.items()
+        for several in _together(varied)
+        for target, read in zip(
+            several, _read_together(several, a.representation, b.representation, plan), strict=True
+        )
+    }
     for target in varied:
         read = {
-            (name, subject): _read(target, a.representation, b.representation, method, plan)
+            (name, subject): shared[target, subject]
+            if name == "mlp" and (target, subject) in shared
+            else _read(target, a.representation, b.representation, method, plan)
             for subject, (a, b) in found.items()
             for name, method in _probes(target)
         }
@@ -204,10 +215,47 @@ def _read(target: Target, x: np.ndarray, unseen: np.ndarray, fit: _Fit, plan: Pl
     seen, asked = known(target.train), known(target.test)
     balanced = "balanced-accuracy" in target.measures
     read = fit(x[seen], target.train[seen], unseen[asked], balanced, plan)
+    return read._replace(answer=read.answer._replace(truth=_truth(target, asked)))
+
+
+def _together(targets: Sequence[Target]) -> list[list[Target]]:
+    """Return the targets that share an MLP: all numbers, or all decisions, of the same images."""
+    groups: dict[tuple[bool, bytes, bytes], list[Target]] = {}
+    for target in targets:
+        decision = "balanced-accuracy" in target.measures and target.train.max() == 1
+        if target.continuous or decision:
+            masks = known(target.train).tobytes(), known(target.test).tobytes()
+            groups.setdefault((target.continuous, *masks), []).append(target)
+    return [several for several in groups.values() if len(several) > 1]
+
+
+def _read_together(
+    targets: Sequence[Target], x: np.ndarray, unseen: np.ndarray, plan: Plan
+) -> list[Read]:
+    seen, asked = known(targets[0].train), known(targets[0].test)
+    y = np.column_stack([target.train[seen] for target in targets])
+    inputs = x[seen], y, unseen[asked]
+    if targets[0].continuous:
+        whole = mlp.regress(*inputs, seed=plan.seed)
+        ends = np.cumsum([target.train.reshape(len(x), -1).shape[1] for target in targets])[:-1]
+        parts = zip(
+            np.split(whole.values, ends, axis=1), np.split(whole.reference, ends), strict=True
+        )
+        reads = [
+            _numbers(whole._replace(values=values, reference=reference))
+            for values, reference in parts
+        ]
+    else:
+        reads = [_classes(found) for found in mlp.decide(*inputs, seed=plan.seed)]
+    return [
+        read._replace(answer=read.answer._replace(truth=_truth(target, asked)))
+        for target, read in zip(targets, reads, strict=True)
+    ]
+
+
+def _truth(target: Target, asked: np.ndarray) -> np.ndarray:
     truth = target.test[asked]
-    if target.continuous:
-        truth = truth[:, None] if truth.ndim == 1 else truth
-    return read._replace(answer=read.answer._replace(truth=truth))
+    return truth.reshape(len(truth), -1) if target.continuous else truth
 
 
 def _by_linear(
