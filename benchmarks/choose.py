@@ -90,7 +90,7 @@ def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[
         if not (folder / "model" / "model.json").is_file():
             resumed = (folder / "config.json").is_file()
             cognates.train(**({"resume": folder} if resumed else {"config": wanted, "out": folder}))
-        results = cognates.evaluate(folder, only=["linear", "knn", "few-labels"])
+        results = cognates.evaluate(folder, only=["linear", "knn", "few-labels", "auroc-error"])
     except (NonFiniteError, CollapseError) as error:
         return {"settings": settings, "failed": str(error), "results": []}
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
@@ -130,14 +130,15 @@ def _write(options: argparse.Namespace, source: str, tried: list[dict[str, Any]]
         if point["failed"]:
             cells[0] = point["failed"].partition(":")[0]
         spread = f"{point['spread']:.2f}" if "spread" in point else ""
-        rows.append([", ".join(point["settings"]), *cells, spread])
+        rows.append([", ".join(point["settings"]), *cells, _auroc(results), spread])
     name = options.name or f"{options.recipe}-{options.method}-choice"
     note = (
         f"Recipe {options.recipe}, {options.method}, seed {options.seed}: trained on "
         f"{options.images} training images of {source}, measured on {options.heldout} other "
         "training images. In brackets 95 % intervals."
     )
-    header = ["settings", *(" ".join(column) for column in SHOWN), "spread"]
+    header = ["settings", *(" ".join(column) for column in SHOWN)]
+    header += ["AUROC of the default score for errors of the probe", "spread"]
     data = {"options": vars(options), "tried": tried}
     print(
         write(name, title=f"{name}: what was tried", note=note, header=header, rows=rows, data=data)
@@ -150,6 +151,11 @@ def _cell(results: list[Result], protocol: str, metric: str) -> str:
         if same and r.error is None:
             return f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
     return ""
+
+
+def _auroc(results: list[Result]) -> str:
+    default = (r.metric for r in results if "default" in r.flags and r.metric.startswith("linear/"))
+    return _cell(results, "auroc-error", next(default, ""))
 
 
 if __name__ == "__main__":

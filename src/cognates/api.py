@@ -180,6 +180,7 @@ def evaluate(
     device: str = "auto",
     grid: int | None = None,
     reference: Run | str | Path | None = None,
+    images: int | None = None,
     plugin: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
@@ -194,6 +195,8 @@ def evaluate(
         grid: penalties that the linear probes try, at least 1; None: the protocol's.
         reference: another run, whose encoder compares samples with images (protocol `generation`);
             None: a convolutional encoder with fixed random weights.
+        images: at most so many images of each split, drawn by a fixed seed; None: all, and of
+            dSprites, for its protocol, 20,000 and 5,000.
         plugin: the file of the run's method, as for `load`.
         progress: called with one line of text after every step.
 
@@ -203,10 +206,10 @@ def evaluate(
 
     Raises:
         ConfigError: no finished run, one that needs a plug-in, an unknown protocol or one that the
-            method does not allow, a grid below 1, or a reference that is the run itself or sees
-            images of another size.
-        DataError: the source cannot be used, has no test images, or has no labels where every
-            protocol of `only` needs them.
+            method does not allow, a grid or number of images below 1, or a reference that is the
+            run itself or sees images of another size.
+        DataError: the source cannot be used, has no test images, or lacks the labels, attributes or
+            factors that every protocol of `only` needs.
     """
     from cognates.evaluation import suite
     from cognates.evaluation.records import results_file, write_results
@@ -214,6 +217,8 @@ def evaluate(
     suite.resolve(only)
     if grid is not None and grid < 1:
         raise ConfigError(f"Expected a grid of at least 1 penalty, got {grid}.")
+    if images is not None and images < 1:
+        raise ConfigError(f"Expected at least 1 image of each split, got {images}.")
     folder = run.path if isinstance(run, Run) else Path(run)
     model = Model.read(folder, device=device, plugin=plugin)
     source = data or model.config.data.source
@@ -234,6 +239,7 @@ def evaluate(
         untrained=prepare.build_method(model.config, initial=False).eval().to(model.device),
         out=folder if own else None,
         only=only,
+        images=images,
         run_seed=model.config.training.seed,
         quantiles=model.quantiles,
         reference=None if reference is None else _reference(reference, model),

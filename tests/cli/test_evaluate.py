@@ -7,6 +7,7 @@ import pytest
 import cognates
 from cognates.cli.main import main
 from cognates.errors import ConfigError, DataError
+from cognates.evaluation import read_results
 
 
 @pytest.fixture
@@ -61,3 +62,42 @@ def test_a_grid_without_a_penalty_is_refused_in_python_as_on_the_command_line(ru
     assert sentence in fails("evaluate", run, "--grid", grid)
     with pytest.raises(ConfigError, match=sentence):
         cognates.evaluate(run, grid=grid, device="cpu")
+
+
+def test_several_label_columns_are_a_matter_of_celeba_and_one_is_not(
+    run, source, tmp_path, fails, capsys
+):
+    folder = tmp_path / "attributes"
+    folder.mkdir()
+    for name in ("train", "test"):
+        with np.load(Path(source.removeprefix("npz:")) / f"{name}.npz") as arrays:
+            bright = arrays["images"].reshape(len(arrays["images"]), -1).mean(axis=1)
+            labels = np.stack([bright > np.median(bright), np.arange(len(bright)) % 2], axis=1)
+            names = np.array(["bright", "odd"])
+            np.savez(
+                folder / f"{name}.npz",
+                images=arrays["images"],
+                labels=labels.astype(int),
+                label_names=names,
+            )
+    said = fails("evaluate", run, "--data", f"npz:{folder}", "--only", "linear", "mlp")
+    assert "Expected labels for linear, mlp, got images without" in said
+    assert "sensitivity and celeba can be measured" in said
+    assert "Expected attributes for celeba" in fails("evaluate", run, "--only", "celeba")
+    assert "Expected factors for dsprites" in fails("evaluate", run, "--only", "dsprites")
+    options = ["--data", f"npz:{folder}", "--only", "celeba", "--grid", "2"]
+    assert main(["evaluate", str(run), *options]) == 0
+    said = capsys.readouterr()
+    assert "celeba, macro/balanced-accuracy/linear" in said.out
+    assert "celeba, odd/balanced-accuracy/linear" not in said.out
+
+
+def test_a_part_of_the_images_is_taken_where_it_is_asked_for(run, tmp_path, fails, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert main(["evaluate", str(copy), "--only", "knn-vote", "mlp", "--images", "30"]) == 0
+    assert "knn-vote, accuracy-minus-pixels" in capsys.readouterr().out
+    found = {r.protocol: r.n for r in read_results(copy / "results.json")}
+    assert found["knn-vote"] == found["mlp"] == 30
+    assert found["knn"] == 40
+    assert "at least 1 image of each split, got 0" in fails("evaluate", run, "--images", "0")

@@ -34,9 +34,10 @@ class Command:
     data: OptionalSource = None
     """Another source than the run's own."""
     only: Words = ()
-    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity,
-    dependence (named only), generative (reconstruction, elbo, generation, generated-views; on their
-    own only where a method draws images)."""
+    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity;
+    generative (reconstruction, elbo, generation, generated-views), run where a method draws images;
+    and, run only where they are named, mlp, knn-vote, knn-200, gmm, kmeans, clustering,
+    augmentation, celeba (several label columns), dsprites (its factors), dependence."""
     reference: OptionalRun = None
     """Another run whose encoder compares drawn images with real ones; without: random weights."""
     plugin: OptionalFile = None
@@ -45,6 +46,8 @@ class Command:
     """auto, cpu or cuda."""
     grid: Whole = None
     """Penalties that the linear probes try; 6 is enough for a first look."""
+    images: Whole = None
+    """At most so many images of each split, drawn at random; of dSprites 20,000 and 5,000."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -60,6 +63,7 @@ class Command:
             device=self.device,
             grid=self.grid,
             reference=self.reference,
+            images=self.images,
             plugin=self.plugin,
             progress=None if self.quiet else say,
         )
@@ -83,14 +87,19 @@ def say(line: str) -> None:
 
 
 def table(results: Sequence[Result], *, most: int | None = None) -> str:
-    """Return results as a table with a column per subject; single tenths are left to the report."""
+    """Return results as a table with a column per subject.
+
+    Single tenths, and single attributes where there is a mean of many, are left to the report.
+    """
     from cognates.cli.text import columns
     from cognates.evaluation.records import SUBJECTS
     from cognates.evaluation.records import table as rows_of
 
+    summed = ("macro/", "hair/", "gender/", "binary/")
     rows = [
         [f"{row.protocol}, {row.metric}", *(["failed", "", ""] if row.error else row.cells())]
         for row in rows_of(list(results))
         if "/decile-" not in row.metric
+        and (row.protocol != "celeba" or row.error or row.metric.startswith(summed))
     ]
     return columns(rows[:most], heads=["", *SUBJECTS]) if rows else "Nothing was measured."

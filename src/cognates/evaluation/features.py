@@ -28,7 +28,9 @@ __all__ = [
     "by_views",
     "cache_key",
     "check",
+    "chunks",
     "extract",
+    "features_of",
     "load",
     "pixels",
     "require_eval",
@@ -123,13 +125,13 @@ def extract(
     if view_disagreement and not views:
         raise ConfigError("Expected at least one view for 'view-disagreement', got none.")
     parts, scores = [], []
-    for chunk in _chunks(images, batch_size, device, progress):
+    for chunk in chunks(images, batch_size, device, progress):
         spec = views[0] if view_disagreement else None
         representation, own = score_views(method, chunk, spec=spec, transform=transform)
         parts.append(representation)
         scores.append(own)
     default = method.default_score
-    return _features(
+    return features_of(
         images,
         np.concatenate(parts),
         scores={name: np.concatenate([part[name] for part in scores]) for name in scores[0]},
@@ -186,8 +188,8 @@ def by_views(method: Method) -> bool:
 def pixels(images: Images, size: int, *, batch_size: int = 4096) -> Features:
     """Return the raw-pixel baseline: the flattened test view in [0, 1], float32, without scores."""
     transform = Transform.of(size)
-    parts = [_flat(transform.view(chunk)) for chunk in _chunks(images, batch_size, "cpu", None)]
-    return _features(images, np.concatenate(parts), layer="pixels")
+    parts = [_flat(transform.view(chunk)) for chunk in chunks(images, batch_size, "cpu", None)]
+    return features_of(images, np.concatenate(parts), layer="pixels")
 
 
 def view_pair(
@@ -257,10 +259,10 @@ def _pair(
             spec, n, height=height, width=width, generator=generator(seed, "view-retrieval", number)
         )
         parts, start = [], 0
-        for chunk in _chunks(images, batch_size, device, progress):
+        for chunk in chunks(images, batch_size, device, progress):
             parts.append(embed(transform.augmented(chunk, drawn.rows(start, start + len(chunk)))))
             start += len(chunk)
-        sides.append(_features(images, np.concatenate(parts), layer=f"{layer}-view{number + 1}"))
+        sides.append(features_of(images, np.concatenate(parts), layer=f"{layer}-view{number + 1}"))
     return sides[0], sides[1]
 
 
@@ -290,9 +292,17 @@ def _disagreement(
     return scores
 
 
-def _chunks(
-    images: Images, batch_size: int, device: torch.device | str, progress: Progress | None
+def chunks(
+    images: Images,
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None = None,
 ) -> Iterator[Tensor]:
+    """Yield the images (b, c, s, s) uint8 on `device`, in their order.
+
+    Raises:
+        DataError: there is no image.
+    """
     n = len(images)
     if not n:
         raise DataError(f"Expected images in the split '{images.split}', got none.")
@@ -304,7 +314,7 @@ def _chunks(
             progress(min(start + batch_size, n), n)
 
 
-def _features(
+def features_of(
     images: Images,
     representation: np.ndarray,
     *,
@@ -312,6 +322,7 @@ def _features(
     default_score: str | None = None,
     layer: str = "backbone",
 ) -> Features:
+    """Return checked features of `images`, with all that is known about these."""
     return check(
         Features(
             representation=representation,

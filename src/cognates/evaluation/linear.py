@@ -68,8 +68,7 @@ def predict(train: Features, test: Features, *, grid: int = GRID) -> Prediction:
     Raises:
         DataError: there are fewer than two classes, or no image can be held out.
     """
-    with matching_threads(train.representation.size):
-        return _predict(train, test, grid=grid)
+    return fit(train.representation, labels(train), test.representation, grid=grid)
 
 
 def linear(
@@ -177,34 +176,70 @@ def expected_calibration_error(
     return np.abs(np.concatenate(parts)).sum(axis=1) / n
 
 
-def _predict(train: Features, test: Features, *, grid: int) -> Prediction:
-    classes, target = np.unique(labels(train), return_inverse=True)
+def fit(
+    x: np.ndarray,
+    target: np.ndarray,
+    unseen: np.ndarray,
+    *,
+    grid: int = GRID,
+    balanced: bool = False,
+) -> Prediction:
+    """Fit the probe on any target: what `predict` does for the labels.
+
+    Args:
+        x: (n, d) features of the training images.
+        target: (n,) whole numbers, at least two different ones.
+        unseen: (m, d) features to predict.
+        grid: number of penalties.
+        balanced: choose the penalty by the mean recall of the classes instead of the accuracy,
+            where that is the target's metric.
+
+    Raises:
+        DataError: there are fewer than two classes, or no image can be held out.
+    """
+    classes, target = np.unique(target, return_inverse=True)
     held = holdout(target)
     if len(classes) < 2 or not held.any():
         raise DataError(
             f"Expected at least two classes and images to hold out, got {len(target)} images of "
             f"{len(classes)} classes: a probe cannot be chosen."
         )
-    path = _path(train.representation, target, held, classes=len(classes), grid=grid)
-    best = int(np.argmax(path.accuracies))  # the first of equals: the strongest penalty
-    inverse = penalties(grid)
-    scaling = Scaling.of(train.representation)
-    problem = Problem(scaling(train.representation)[None], target[None], classes=len(classes))
-    # what was found on the fitted part, rewritten for the scaling of the whole, is a good start
-    weight, bias = path.weights[best], path.biases[best] + scaling.mean @ path.weights[best]
-    start = problem.restrict(weight[None] / scaling.factor, bias[None])
-    fit = problem.solve(inverse[best] / len(target), start=start)
-    unseen = problem.reduce(scaling(test.representation)[None])
+    with matching_threads(x.size):
+        path = _path(x, target, held, classes=len(classes), grid=grid, balanced=balanced)
+        best = int(np.argmax(path.accuracies))  # the first of equals: the strongest penalty
+        inverse = penalties(grid)
+        scaling = Scaling.of(x)
+        problem = Problem(scaling(x)[None], target[None], classes=len(classes))
+        # what was found on the fitted part, rewritten for the scaling of the whole, is a good start
+        weight, bias = path.weights[best], path.biases[best] + scaling.mean @ path.weights[best]
+        start = problem.restrict(weight[None] / scaling.factor, bias[None])
+        found = problem.solve(inverse[best] / len(target), start=start)
+        log_probabilities = found.log_probabilities(problem.reduce(scaling(unseen)[None]))[0]
     selected = {
         "C": float(1 / inverse[best]),
         "heldout_accuracy": path.accuracies[best],
-        "converged": fit.converged,
+        "converged": found.converged,
         "path_converged": all(path.converged),
-        "iterations": fit.iterations,
+        "iterations": found.iterations,
     }
     edge = best in (0, grid - 1)
-    flags = (("edge",) if edge else ()) + (() if fit.converged else ("not-converged",))
-    return Prediction(fit.log_probabilities(unseen)[0], classes, selected, flags)
+    flags = (("edge",) if edge else ()) + (() if found.converged else ("not-converged",))
+    return Prediction(log_probabilities, classes, selected, flags)
+
+
+def share_right(target: np.ndarray, predicted: np.ndarray, *, balanced: bool) -> float:
+    """Return the accuracy, or the mean recall of the classes that occur.
+
+    Example:
+        >>> target, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0])
+        >>> share_right(target, predicted, balanced=False), share_right(
+        ...     target, predicted, balanced=True)
+        (0.75, 0.5)
+    """
+    right = predicted == target
+    if not balanced:
+        return float(right.mean())
+    return float(np.mean([right[target == value].mean() for value in np.unique(target)]))
 
 
 class _Path(NamedTuple):
@@ -217,7 +252,13 @@ class _Path(NamedTuple):
 
 
 def _path(
-    representation: np.ndarray, target: np.ndarray, held: np.ndarray, *, classes: int, grid: int
+    representation: np.ndarray,
+    target: np.ndarray,
+    held: np.ndarray,
+    *,
+    classes: int,
+    grid: int,
+    balanced: bool,
 ) -> _Path:
     """Fit the part that is not held out, penalties falling, until the path may stop."""
     scaling = Scaling.of(representation[~held])
@@ -228,7 +269,7 @@ def _path(
     for strength in strengths:
         fit = problem.solve(strength, start=fit)
         predicted = fit.log_probabilities(rest)[0].argmax(axis=1)
-        path.accuracies.append(float((predicted == target[held]).mean()))
+        path.accuracies.append(share_right(target[held], predicted, balanced=balanced))
         path.converged.append(fit.converged)
         path.weights.append(scaling.factor * problem.expand(fit)[0])
         path.biases.append(fit.bias[0] - scaling.mean @ path.weights[-1])

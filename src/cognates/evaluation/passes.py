@@ -6,17 +6,22 @@ one that cannot be read is made again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
-from cognates.errors import StorageError
+from cognates.errors import ConfigError, StorageError
 from cognates.evaluation import drawn, generation, likelihood
+from cognates.evaluation.augmentation import RECIPES, feature_name, view
+from cognates.evaluation.augmentation import reference as reference_recipe
+from cognates.evaluation.components import reduce
 from cognates.evaluation.drawings import as_drawing, draws_images
 from cognates.evaluation.features import (
     Transform,
@@ -28,10 +33,11 @@ from cognates.evaluation.features import (
 )
 from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
-from cognates.evaluation.store import cache_key, load, save, weights_digest
+from cognates.evaluation.store import cache_key, data_digest, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET
 from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
+from cognates.random import fold_in
 from cognates.types import Features
 
 PIXELS = "pixels"
@@ -64,6 +70,23 @@ def drawable(
     if reference is not None:
         drawn.require_other(reference, method)
     return tuple(name for name in GENERATIVE if name in wanted)
+
+
+def part_of(images: Images, most: int | None, *, seed: int) -> Images:
+    """Return at most `most` of the images, drawn by the seed, in their order."""
+    if most is not None and most < 1:
+        raise ConfigError(f"Expected at least 1 image, got {most}.")
+    if most is None or len(images) <= most:
+        return images
+    generator = np.random.default_rng(fold_in(seed, "images", images.split))
+    rows = np.sort(generator.choice(len(images), most, replace=False))
+    return replace(
+        images,
+        pixels=images.pixels[rows],
+        path=None if images.path is None else images.path[rows],
+        targets={name: values[rows] for name, values in images.targets.items()},
+        digest=f"{data_digest(images)}-{most}-{seed}",
+    )
 
 
 class _Input(TypedDict):
@@ -104,6 +127,7 @@ class FeaturePass:
         *,
         with_views: bool = True,
         with_sweeps: bool = True,
+        with_augmented: bool = False,
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
@@ -116,13 +140,12 @@ class FeaturePass:
             test: the other.
             with_views: whether view retrieval will run.
             with_sweeps: whether sensitivity will run.
+            with_augmented: whether augmentation will run.
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
         """
         found, hashes = {}, {}
-        for subject, owner in {"trained": method, "untrained": untrained, PIXELS: None}.items():
-            if subject == "untrained" and owner is None:
-                continue
+        for subject, owner in _owners(method, untrained).items():
             weights = PIXELS if owner is None else weights_digest(owner)
             prefix = "" if subject == "trained" else f"{subject}-"
             hashes[subject] = self._key(test, weights)
@@ -136,11 +159,20 @@ class FeaturePass:
             if with_views:
                 sides = self._views(subject, owner, test, weights)
                 found |= {f"{prefix}{name}": side for name, side in sides.items()}
+            if with_augmented:
+                found |= self._augmented(subject, owner, train, test, weights)
         if with_sweeps:
             found |= self._sweeps(method, train, found["train"], test)
         if generative:
             found |= self._drawn(method, train, test, generative, reference)
         return found, hashes
+
+    def hashes(self, method: Method, untrained: Method | None, test: Images) -> dict[str, str]:
+        """Return the cache key of every subject, as `features` does."""
+        return {
+            subject: self._key(test, PIXELS if owner is None else weights_digest(owner))
+            for subject, owner in _owners(method, untrained).items()
+        }
 
     def _split(
         self, name: str, owner: Method | None, images: Images, weights: str, *, disagreement: bool
@@ -178,6 +210,46 @@ class FeaturePass:
             )
             for number in (0, 1)
         }
+
+    def _augmented(
+        self, subject: str, owner: Method | None, train: Images, test: Images, weights: str
+    ) -> dict[str, Features]:
+        found = {}
+        # components are those of the training images
+        of = {} if owner is not None else {"components": self._key(train, weights)}
+        specs = (self.views[0], reference_recipe(self.transform.size))
+        for recipe, spec in zip(RECIPES, specs, strict=True):
+            make = functools.cache(
+                functools.partial(self._augmented_pair, owner, spec, train, test)
+            )
+            for number, (split, images) in enumerate((("train", train), ("test", test))):
+                key = self._key(images, weights, augmented=repr(spec), seed=self.seed, **of)
+                found[feature_name(recipe, split, subject)] = self._kept(
+                    f"{subject}-{feature_name(recipe, split)}",
+                    key,
+                    lambda make=make, number=number: make()[number],
+                )
+        return found
+
+    def _augmented_pair(
+        self, owner: Method | None, spec: ViewSpec, train: Images, test: Images
+    ) -> tuple[Features, Features]:
+        t = self.transform
+        first, second = (
+            view(
+                owner,
+                images,
+                spec=spec,
+                mean=t.mean,
+                std=t.std,
+                device=self.device,
+                batch_size=self.batch_size,
+                seed=self.seed,
+            )
+            for images in (train, test)
+        )
+        # pixels are kept as components, which is all that is read of them
+        return reduce(first, second) if owner is None else (first, second)
 
     def _sweeps(
         self, method: Method, train: Images, bank: Features, test: Images
@@ -301,3 +373,9 @@ class FeaturePass:
         features = make()
         save(path, features)
         return features
+
+
+def _owners(method: Method, untrained: Method | None) -> dict[str, Method | None]:
+    """Return whose features are made, by subject; None: the pixels."""
+    copies = {} if untrained is None else {"untrained": untrained}
+    return {"trained": method, **copies, PIXELS: None}

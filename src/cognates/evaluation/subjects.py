@@ -53,6 +53,11 @@ def labels(features: Features) -> np.ndarray:
             f"{sorted(features.targets) or 'none'}: this protocol needs labels."
         )
     target = np.asarray(features.targets[TARGET])
+    if target.ndim == 2:
+        raise DataError(
+            f"Expected one class per image in '{TARGET}', got {target.shape[1]} columns: the "
+            "protocols 'celeba' (attributes) and 'dsprites' (factors) take several."
+        )
     if target.ndim != 1 or not np.array_equal(target, target.astype(np.int64)):
         raise DataError(f"Expected one whole number per image in '{TARGET}', got {target.dtype}.")
     return target.astype(np.int64)
@@ -80,11 +85,9 @@ def per_image(
         flags: by subject.
     """
     results = []
-    samples = {}
     for subject, numbers in values.items():
         require_finite(f"{protocol} {metric}", numbers)
-        samples[subject] = bootstrap.means(numbers, seed=seed)
-        low, high = bootstrap.interval(samples[subject])
+        low, high = bootstrap.interval(bootstrap.means(numbers, seed=seed))
         results.append(
             Result(
                 protocol=protocol,
@@ -102,17 +105,50 @@ def per_image(
         )
     for baseline in BASELINES:
         if baseline in values and "trained" in values:
-            low, high = bootstrap.interval(samples["trained"] - samples[baseline])
             results.append(
-                Result(
-                    protocol=protocol,
-                    metric=f"{metric}-minus-{baseline}",
-                    value=float(np.mean(values["trained"]) - np.mean(values[baseline])),
-                    low=low,
-                    high=high,
-                    n=len(values["trained"]),
-                    protocol_seed=seed,
-                    settings=dict(settings or {}),
+                minus(
+                    protocol,
+                    f"{metric}-minus-{baseline}",
+                    values["trained"],
+                    values[baseline],
+                    seed=seed,
+                    settings=settings,
                 )
             )
     return results
+
+
+def minus(
+    protocol: str,
+    metric: str,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    seed: int,
+    settings: Mapping[str, object] | None = None,
+    subject: str = "trained",
+) -> Result:
+    """Return the record of a paired difference of two means over the same images.
+
+    Args:
+        protocol: its name.
+        metric: what the difference is called.
+        first: (n,) one number per test image.
+        second: (n,) what is taken from it.
+        seed: the protocol's seed, which fixes the resamples.
+        settings: recorded.
+        subject: whose record it is.
+    """
+    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    low, high = bootstrap.interval(bootstrap.means(gaps, seed=seed))
+    return Result(
+        protocol=protocol,
+        metric=metric,
+        value=float(np.mean(first) - np.mean(second)),
+        low=low,
+        high=high,
+        n=len(first),
+        protocol_seed=seed,
+        settings=dict(settings or {}),
+        subject=subject,
+    )

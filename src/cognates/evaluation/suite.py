@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,139 +16,24 @@ import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
-from cognates.errors import ConfigError, DataError, nearest
+from cognates.errors import DataError
 from cognates.evaluation import linear
-from cognates.evaluation.dependence import dependence
+from cognates.evaluation.attributes import ATTRIBUTES
 from cognates.evaluation.drawings import write_drawings
 from cognates.evaluation.drawn import Reference
+from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
-from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.gallery import write_gallery
-from cognates.evaluation.generation import generated_views, generation
-from cognates.evaluation.knn import knn, knn_200
-from cognates.evaluation.likelihood import elbo, reconstruction
-from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable
+from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable, part_of
+from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
-from cognates.evaluation.retrieval import view_retrieval
-from cognates.evaluation.sensitivity import sensitivity
-from cognates.evaluation.spread import representation_spread
-from cognates.evaluation.subjects import has_labels
-from cognates.evaluation.uncertainty import auroc_error, deciles
+from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.methods.base import Method
 from cognates.types import Features, Result
 
 __all__ = ["GROUPS", "PROTOCOLS", "Protocol", "evaluate", "resolve", "run_protocols", "table"]
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """A protocol as the suite knows it."""
-
-    name: str
-    run: Callable[..., list[Result]]
-    summary: str
-    needs_labels: bool = False
-    grid: bool = False
-    """Whether it takes the number of penalties."""
-    version: int = 1
-    """Raised by any change of a default or a definition; tables refuse to mix versions."""
-    standard: bool = True
-    """Whether it runs when no protocol is named."""
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            name="knn", run=knn, summary="weighted k nearest neighbours", needs_labels=True
-        ),
-        Protocol(
-            name="knn-200",
-            run=knn_200,
-            summary="the same with k = 200, for published tables",
-            needs_labels=True,
-            standard=False,
-        ),
-        Protocol(
-            name="linear", run=linear.linear, summary="linear probe", needs_labels=True, grid=True
-        ),
-        Protocol(
-            name="few-labels",
-            run=few_labels,
-            summary="linear probe on ten labels per class",
-            needs_labels=True,
-            grid=True,
-        ),
-        Protocol(
-            name="deciles",
-            run=deciles,
-            summary="accuracy by uncertainty",
-            needs_labels=True,
-            grid=True,
-        ),
-        Protocol(
-            name="auroc-error",
-            run=auroc_error,
-            summary="AUROC of the uncertainty for errors",
-            needs_labels=True,
-            grid=True,
-            version=2,
-        ),
-        Protocol(
-            name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
-        ),
-        Protocol(
-            name="spread",
-            run=representation_spread,
-            summary="spread and effective rank",
-            version=2,
-        ),
-        Protocol(
-            name="dependence",
-            run=dependence,
-            summary="HSIC of the representation, and InfoNCE beside its approximation",
-            standard=False,
-        ),
-        Protocol(
-            name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
-        ),
-        Protocol(name="reconstruction", run=reconstruction, summary="reconstruction error",
-                 standard=False),
-        Protocol(name="elbo", run=elbo, summary="bounds on the likelihood", standard=False),
-        Protocol(name="generation", run=generation, summary="samples against test images",
-                 standard=False),
-        Protocol(name="generated-views", run=generated_views, needs_labels=True, grid=True,
-                 summary="do views drawn from one psi share a class?", standard=False),
-    )
-}  # fmt: skip
-
-GROUPS = {
-    "uncertainty": ("deciles", "auroc-error"),
-    "retrieval": ("view-retrieval",),
-    "generative": GENERATIVE,
-}
-"""Names for several protocols, accepted wherever a protocol is named."""
-
-
-def resolve(only: Sequence[str] | None) -> list[Protocol]:
-    """Return the protocols named, in the suite's order; None: the standard ones.
-
-    Raises:
-        ConfigError: a name is not known; the nearest one is offered.
-    """
-    if only is None:
-        return [protocol for protocol in PROTOCOLS.values() if protocol.standard]
-    wanted = set()
-    for name in only:
-        if name not in PROTOCOLS and name not in GROUPS:
-            raise ConfigError(
-                f"Expected the name of a protocol, got '{name}': "
-                f"{nearest(name, [*PROTOCOLS, *GROUPS])}."
-            )
-        wanted.update(GROUPS.get(name, (name,)))
-    return [protocol for name, protocol in PROTOCOLS.items() if name in wanted]
 
 
 def run_protocols(
@@ -166,7 +51,8 @@ def run_protocols(
     Args:
         features: `train` and `test`; beside them `untrained-train`, `untrained-test`,
             `pixels-train`, `pixels-test`, `view1-test`, `view2-test` (also with a baseline's
-            prefix), `crop-test` and `blur-test` as far as they exist.
+            prefix), `crop-test` and `blur-test`, and those of `augmentation.feature_name`, as far
+            as they exist.
         seed: the protocols' seed: subsets, bootstrap, ties.
         only: names of protocols or groups; None: all standard ones.
         grid: number of penalties of the linear probes; the demo takes 6.
@@ -180,20 +66,19 @@ def run_protocols(
 
     Raises:
         ConfigError: an unknown protocol is named.
-        DataError: every protocol of `only` needs labels, and there are none.
+        DataError: every protocol of `only` needs labels, attributes or factors that are missing.
     """
     say = progress or (lambda line: None)
     train, test = features["train"], features["test"]
     others = {name: value for name, value in features.items() if name not in ("train", "test")}
     chosen = resolve(only)
-    labelled = has_labels(train, test)
-    _require_measurable(chosen, test.dataset, labelled=labelled)
-    if not labelled and any(protocol.needs_labels for protocol in chosen):
-        skipped = ", ".join(protocol.name for protocol in chosen if protocol.needs_labels)
-        say(f"There are no labels: {skipped} not run.")
+    lacking = _lacking(chosen, train, test)
+    for what in dict.fromkeys(lacking.values()):
+        skipped = ", ".join(name for name, needed in lacking.items() if needed == what)
+        say(f"There are no {_PLURAL[what]}: {skipped} not run.")
     results = []
     for protocol in chosen:
-        if protocol.needs_labels and not labelled:
+        if protocol.name in lacking:
             continue
         started = time.perf_counter()
         options = {"grid": grid} if protocol.grid else {}
@@ -235,6 +120,7 @@ def evaluate(
     run_seed: int | None = None,
     grid: int = linear.GRID,
     quantiles: np.ndarray | None = None,
+    images: int | None = None,
     reference: Reference | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
@@ -253,14 +139,16 @@ def evaluate(
         untrained: the same architecture freshly initialised, in eval mode, on `device`, its batch
             norm as it starts (see `evaluation.subjects`); None: without that subject.
         out: the run directory: features are kept in `features/`, records go to `results.json`,
-            images to `gallery.npz`. Records of protocols that are not run now stay if they are
-            about the same features. None: nothing is written.
+            images to `gallery.npz`, where all are taken. Records of protocols that are not run now
+            stay if they are about the same features. None: nothing is written.
         only: names of protocols or groups; None: all standard ones, and those of generative methods
             that the method allows.
         seed: the protocols' seed.
         run_seed: the pre-training seed, recorded.
         grid: number of penalties of the linear probes; the demo takes 6.
         quantiles: (101,) quantiles of the default score among training images, for the gallery.
+        images: at most so many images of each split, drawn by the seed; None: all, and of dSprites,
+            for its protocol, 20,000 and 5,000.
         reference: the encoder that samples are compared by; None: a random convolutional one.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
@@ -272,16 +160,14 @@ def evaluate(
     Raises:
         ConfigError: an unknown protocol is named, or one that the method does not allow; a method
             is in training mode; the reference is the method itself.
-        DataError: every protocol of `only` needs labels, and there are none.
+        DataError: every protocol of `only` needs labels, attributes or factors that are missing.
         NonFiniteError: a method gives a NaN.
         StorageError: something cannot be written.
     """
     drawn = drawable(method, only=only, reference=reference)
-    only = [*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn]
-    labelled = has_labels(train, test)
-    # Before the passes, which take the time.
-    _require_measurable(resolve(only), test.dataset, labelled=labelled)
-    chosen = set(only)
+    named = resolve([*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn])
+    lacking = _lacking(named, train, test)  # before the passes, which take the time
+    chosen = {protocol.name for protocol in named}
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -291,6 +177,8 @@ def evaluate(
         batch_size=batch_size,
         say=progress or (lambda line: None),
     )
+    whole = test
+    train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
         method,
         untrained,
@@ -298,21 +186,17 @@ def evaluate(
         test,
         with_views=bool({"view-retrieval", "dependence"} & chosen),
         with_sweeps="sensitivity" in chosen,
-        generative=[name for name in drawn if labelled or not PROTOCOLS[name].needs_labels],
+        with_augmented="augmentation" in chosen,
+        generative=[name for name in drawn if name not in lacking],
         reference=reference,
     )
-    results = run_protocols(
-        found,
-        seed=seed,
-        only=only,
-        grid=grid,
-        run_seed=run_seed,
-        hashes=hashes,
-        progress=progress,
-    )
+    kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed}
+    results = run_protocols(found, hashes=hashes, progress=progress, **kind)
     if out is not None:
-        _write(Path(out), results, chosen, hashes)
-        _write_pictures(Path(out), method, test, found["test"], passes, quantiles)
+        # records about all images stay valid beside those about some of them
+        known = {*hashes.values(), *passes.hashes(method, untrained, whole).values()}
+        _write(Path(out), results, chosen, known)
+        _write_pictures(Path(out), method, test, found["test"], passes, quantiles, whole=whole)
     return results
 
 
@@ -323,31 +207,60 @@ def _write_pictures(
     features: Features,
     passes: FeaturePass,
     quantiles: np.ndarray | None,
+    *,
+    whole: Images,
 ) -> None:
     """Write what the report shows of the test images."""
     seed, device = passes.seed, passes.device
     write_drawings(out / "drawings.npz", method, images, passes.transform, seed=seed, device=device)
-    if features.default_score is not None:
+    if images is whole and features.default_score is not None:
         write_gallery(out / "gallery.npz", images, features, quantiles=quantiles, seed=seed)
 
 
-def _write(out: Path, results: list[Result], chosen: set[str], hashes: Mapping[str, str]) -> None:
+def _taken(
+    train: Images, test: Images, most: int | None, named: Sequence[Protocol], seed: int
+) -> tuple[Images, Images]:
+    """Return the images that are evaluated: a protocol's own limit gives way to a stated one."""
+    limits = next((p.images for p in named if p.images), (None, None))
+    first, second = limits if most is None else (most, most)
+    return part_of(train, first, seed=seed), part_of(test, second, seed=seed)
+
+
+def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:
     path = out / "results.json"
     kept = read_results(path) if path.is_file() else []
-    known = set(hashes.values())
-    kept = [r for r in kept if r.protocol not in chosen and r.features in known]
+    again = chosen | {result.protocol for result in results}
+    kept = [r for r in kept if r.protocol not in again and r.features in known]
     write_results(path, [*kept, *results])
 
 
-def _require_measurable(chosen: Sequence[Protocol], dataset: str, *, labelled: bool) -> None:
-    """Raise a `DataError` if every protocol needs labels and there are none."""
-    if labelled or not chosen or not all(protocol.needs_labels for protocol in chosen):
-        return
-    free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs_labels]
-    raise DataError(
-        f"Expected labels for {', '.join(p.name for p in chosen)}, got images without "
-        f"('{dataset}'): without labels {', '.join(free[:-1])} and {free[-1]} can be measured."
-    )
+_PLURAL = {TARGET: "labels", ATTRIBUTES: "attributes", FACTORS: "factors"}
+
+
+def _lacking(
+    chosen: Sequence[Protocol], train: Features | Images, test: Features | Images
+) -> dict[str, str]:
+    """Return the protocols whose target is missing, with its name.
+
+    Raises:
+        DataError: that is all of them.
+    """
+
+    def there(target: str) -> bool:
+        if not target or target == TARGET:
+            return not target or has_labels(train, test)
+        return target in train.targets and target in test.targets
+
+    lacking = {p.name: p.needs for p in chosen if not there(p.needs)}
+    if chosen and len(lacking) == len(chosen):
+        what = " and ".join(_PLURAL[target] for target in dict.fromkeys(lacking.values()))
+        free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs]
+        free += [p.name for p in PROTOCOLS.values() if p.needs and there(p.needs)][:1]
+        raise DataError(
+            f"Expected {what} for {', '.join(lacking)}, got images without ('{test.dataset}'): "
+            f"without {what} {', '.join(free[:-1])} and {free[-1]} can be measured."
+        )
+    return lacking
 
 
 def _failed(protocol: Protocol, error: Exception, test: Features, seed: int) -> Result:

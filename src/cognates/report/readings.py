@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cognates.evaluation.records import in_percent
 from cognates.report.collect import RunRecord
 from cognates.types import Result
 
@@ -75,6 +76,9 @@ _NOT = {
     "no-likelihood": "no likelihood: the cross-entropy of grey values bounds nothing",
     "improper-prior": "the flat prior has no density of its own",
 }
+_CONTENT = ("mlp", "knn-vote", "gmm", "gmm-pca64", "kmeans", "augmentation", "celeba", "dsprites")
+_OF_MANY = ("macro/", "hair/", "gender/", "binary/")
+"""What is shown of the attributes; the single ones are among all results."""
 _PROBES = {"linear": "the linear probe", "knn": "nearest neighbours"}
 _MARKED = {"needs-labels", "eight-passes"}
 _TENTHS = 10
@@ -136,6 +140,20 @@ class LabelFree:
     trained: Result
     untrained: Result | None
     pixels: Result | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """One value about content or style for the three subjects, and its paired differences."""
+
+    protocol: str
+    metric: str
+    fraction: bool
+    trained: Result
+    untrained: Result | None
+    pixels: Result | None
+    over_untrained: Result | None
+    over_pixels: Result | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +307,28 @@ def generative(record: RunRecord) -> list[Drawn]:
     return found
 
 
+def content(record: RunRecord) -> list[Content]:
+    """Return the values of the protocols about content and style, in the order of the file."""
+    return [
+        Content(
+            protocol=r.protocol,
+            metric=r.metric,
+            fraction=in_percent(r),
+            trained=r,
+            untrained=record.find(r.protocol, r.metric, "untrained"),
+            pixels=record.find(r.protocol, r.metric, "pixels"),
+            over_untrained=record.find(r.protocol, f"{r.metric}-minus-untrained"),
+            over_pixels=record.find(r.protocol, f"{r.metric}-minus-pixels"),
+        )
+        for r in record.results
+        if r.protocol in _CONTENT
+        and r.subject == "trained"
+        and r.error is None
+        and not r.metric.endswith(("-minus-untrained", "-minus-pixels"))
+        and (r.protocol != "celeba" or r.metric.startswith(_OF_MANY))
+    ]
+
+
 def compared(record: RunRecord) -> dict[str, tuple[Result, bool]]:
     """Return what runs are compared by: {label: (result when trained, is it a fraction)}."""
     found = {f"{row.label}, %": (row.trained, True) for row in accuracies(record)}
@@ -297,6 +337,9 @@ def compared(record: RunRecord) -> dict[str, tuple[Result, bool]]:
         found["Uncertainty finds errors, AUROC"] = (own.result, False)
     for row in label_free(record):
         found[row.label] = (row.trained, row.fraction)
+    for row in content(record):
+        unit = ", %" if row.fraction else ""
+        found[f"{row.protocol}: {row.metric}{unit}"] = (row.trained, row.fraction)
     return found
 
 

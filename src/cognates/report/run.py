@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from cognates.report import drawn, figures, readings, statements
+from cognates.report import content, drawn, figures, readings, statements
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -49,6 +49,7 @@ def section(record: RunRecord) -> Section:
         pictures(record),
         drawn.part(record),
         without_labels(record),
+        content.part(record),
         training(record),
     ]
     listed = record.unreadable[:_FILES_LISTED]

@@ -1,0 +1,223 @@
+r"""SimVE beside its VAE family and two discriminative methods: content, style, reconstruction.
+
+    python benchmarks/simve_study.py fashion-mnist --images 10000 --epochs 8
+    python benchmarks/simve_study.py cifar10 --images 10000 --epochs 8 --methods simve vae
+
+Every method sees the same views of the same images in the same order, for the same epochs, but for
+CR-VAE, whose first view is the whole image. The generative ones have the small convolutional pair,
+the discriminative ones the same convolutions, pooled; the protocols read what each embeds: the
+posterior's mean, the pooled features. Nothing is chosen on test images. The style of a view: where
+its crop lies, how large it is and how its colours were changed (R^2 of ridge regression), whether
+it is flipped (balanced accuracy), read from views of the training recipe. Over seeds: mean and
+Student's t interval, and SimVE's difference to each other method, paired by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import write
+from subset import write_subset
+
+import cognates
+from cognates.config import RunConfig
+from cognates.data.views import ViewSpec, grey_images
+from cognates.evaluation.few_labels import student_interval
+from cognates.recipes.generative import views_for
+from cognates.recipes.resolve import resolve
+from cognates.types import Result
+
+GENERATIVE = ("simve", "vae", "beta-vae", "cr-vae")
+DISCRIMINATIVE = ("simsiam", "ssl-hsic")
+RECIPES = {
+    "fashion-mnist": ("fashion-mnist-generative", "fashion-mnist"),
+    "cifar10": ("cifar10-generative", "cifar10-small"),
+}
+"""By data set, the recipe of the generative and of the discriminative methods."""
+VIEWS = {
+    "fashion-mnist": grey_images(28, scale=(0.4, 1.0)),
+    "cifar10": ViewSpec(size=32, scale=(0.4, 1.0), grey=0.0),
+}
+CONTENT = {
+    "linear": ("linear", "accuracy"),
+    "MLP": ("mlp", "accuracy"),
+    "kNN": ("knn", "accuracy"),
+    "GMM": ("gmm", "accuracy"),
+}
+STYLE = {
+    "x": ("augmentation", "training/x/r2/ridge"),
+    "y": ("augmentation", "training/y/r2/ridge"),
+    "area": ("augmentation", "training/log-area/r2/ridge"),
+    "brightness": ("augmentation", "training/brightness/r2/ridge"),
+    "flip": ("augmentation", "training/flip/balanced-accuracy/linear"),
+}
+DRAWN = {
+    "MSE": ("reconstruction", "mean/mse"),
+    "views of one psi": ("generated-views", "prior/agreement"),
+    "of unrelated psi": ("generated-views", "prior/agreement-unrelated"),
+}
+SCORES = ("posterior-entropy", "negative-elbo", "reconstruction", "knn-distance")
+
+
+def main() -> None:
+    """Run the study."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    source = options.data or options.set
+    name = f"{options.set}-{options.images}"
+    folder = write_subset(source, options.runs / name, images=options.images)
+    runs: list[dict[str, Any]] = []
+    for seed in options.seeds:  # seed by seed: what is cut short is still a comparison
+        for method in options.methods:
+            runs.append(_run(options, method, seed, f"npz:{folder}"))
+            _write(options, source, runs)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("set", choices=RECIPES)
+    parser.add_argument("--data", help="SOURCE, if not the set's name")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--methods", nargs="+", default=[*GENERATIVE, *DISCRIMINATIVE])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--set-generative", nargs="*", default=[], help="fields of their record")
+    parser.add_argument("--name", help="of the result files; simve-SET if not given")
+    parser.add_argument("--runs", type=Path, default=Path("runs/simve-study"))
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def configuration(
+    name: str, method: str, *, source: str, epochs: int, seed: int, settings: list[str]
+) -> RunConfig:
+    """Return the run of a method: its family's recipe, with the study's views."""
+    generative = method in GENERATIVE
+    config = resolve(
+        method,
+        recipe=RECIPES[name][not generative],
+        data=source,
+        epochs=epochs,
+        seed=seed,
+        settings=settings if generative else [],
+    )
+    if generative:
+        config = replace(config, encoder=replace(config.encoder, name="vae-convnet"))
+    batch = replace(config.training, batch_size=128)
+    return replace(config, views=views_for(method, VIEWS[name]), training=batch)
+
+
+def _run(options: argparse.Namespace, method: str, seed: int, source: str) -> dict[str, Any]:
+    label = options.name or f"simve-{options.set}"
+    folder = options.runs / f"{label}-{options.images}-{options.epochs}-{method}-{seed}"
+    if not (folder / "model" / "model.json").is_file():
+        wanted = configuration(
+            options.set,
+            method,
+            source=source,
+            epochs=options.epochs,
+            seed=seed,
+            settings=options.set_generative,
+        )
+        resumed = (folder / "config.json").is_file()
+        cognates.train(**({"resume": folder} if resumed else {"config": wanted, "out": folder}))
+    only = ["knn", "linear", "mlp", "gmm", "knn-vote", "augmentation", "auroc-error"]
+    drawn = ["reconstruction", "generated-views"] if method in GENERATIVE else []
+    results = cognates.evaluate(folder, only=[*only, *drawn], progress=print)
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
+    return {
+        "method": method,
+        "seed": seed,
+        "config": json.loads((folder / "config.json").read_text(encoding="utf8")),
+        "training_seconds": json.loads(lines[-1])["time"],
+        "results": [asdict(result) for result in results],
+    }
+
+
+def _write(options: argparse.Namespace, source: str, runs: list[dict[str, Any]]) -> None:
+    methods = [m for m in options.methods if any(run["method"] == m for run in runs)]
+    columns = CONTENT | STYLE | DRAWN
+    rows = [
+        [method, *(_cell(_values(runs, method, *column)) for column in columns.values())]
+        for method in methods
+    ]
+    rows += [
+        [subject, *(_cell(_values(runs[:1], None, *c, subject=subject)) for c in columns.values())]
+        for subject in ("untrained", "pixels")
+    ]
+    rows += [
+        [
+            f"simve minus {method}",
+            *(_cell(_gaps(runs, method, *c), sign=True) for c in columns.values()),
+        ]
+        for method in methods
+        if method != "simve" and "simve" in methods
+    ]
+    scores = {
+        f"{method} {score}": _cell(_values(runs, method, "auroc-error", f"linear/{score}"))
+        for method in methods
+        for score in SCORES
+    }
+    found = ", ".join(f"{key} {value}" for key, value in scores.items() if value)
+    note = (
+        f"{options.images} training images of {source}, {options.epochs} epochs, batch 128, seeds "
+        f"{sorted({run['seed'] for run in runs})}. Content: accuracy; style: R^2, for flips "
+        "balanced accuracy (chance .5); MSE per pixel; views of one psi: how often two drawn views "
+        "have one class. In brackets 95 % Student intervals over seeds; untrained (the first "
+        f"method's encoder) and pixels once.\n\nAUROC of scores for errors of the probe: {found}."
+    )
+    print(
+        write(
+            options.name or f"simve-{options.set}",
+            title="SimVE, VAEs and discriminative methods: content, style and reconstruction",
+            note=note,
+            header=["", *columns],
+            rows=rows,
+            data={"runs": runs},
+        )
+    )
+
+
+def _values(
+    runs: list[dict[str, Any]],
+    method: str | None,
+    protocol: str,
+    metric: str,
+    *,
+    subject: str = "trained",
+) -> dict[int, float]:
+    """Return a metric by seed, of one method or of any."""
+    found = {}
+    for run in runs:
+        for result in (Result(**record) for record in run["results"]):
+            names = (result.protocol, result.metric, result.subject)
+            wanted = method in (None, run["method"]) and names == (protocol, metric, subject)
+            if wanted and result.error is None:
+                found[run["seed"]] = result.value
+    return found
+
+
+def _gaps(runs: list[dict[str, Any]], method: str, protocol: str, metric: str) -> dict[int, float]:
+    ours, theirs = (_values(runs, name, protocol, metric) for name in ("simve", method))
+    return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+
+
+def _cell(values: dict[int, float], *, sign: bool = False) -> str:
+    if not values:
+        return ""
+    form = "+.3f" if sign else ".3f"
+    mean = f"{np.mean(list(values.values())):{form}}"
+    if len(values) < 2:
+        return mean
+    low, high = student_interval(np.array(list(values.values())))
+    return f"{mean} [{low:{form}}, {high:{form}}]"
+
+
+if __name__ == "__main__":
+    main()

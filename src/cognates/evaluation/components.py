@@ -1,0 +1,61 @@
+"""Principal components: what stands in for pixels where they are too many for a probe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cognates.evaluation.memory import once_per_pair
+from cognates.random import fold_in
+from cognates.types import Features
+
+PIXELS = 256
+"""Components that raw pixels are reduced to: above the width of the small encoders that they are
+compared with, so that the reduction does not favour these."""
+_EXACT = 1024  # dimensions up to which the covariance is decomposed in a second
+
+
+@once_per_pair
+def reduce(train: Features, test: Features, *, most: int = PIXELS) -> tuple[Features, Features]:
+    r"""Return both splits in the leading principal components of the training features.
+
+    Formula: (h - mean) V, V the eigenvectors of the `most` largest eigenvalues of the training
+    covariance; components are neither whitened nor rescaled.
+
+    Args:
+        train: decides mean and components.
+        test: projected onto them.
+        most: components, at least 1; features of no more dimensions are returned as they are.
+
+    Returns:
+        The same features with (n, min(d, most, n_train)) representations.
+
+    Notes:
+        Above 1,024 dimensions the components are found by a randomised decomposition from a fixed
+        seed.
+
+    References:
+        Finding Structure with Randomness (Halko, Martinsson and Tropp, 2011),
+        https://arxiv.org/abs/0909.4061, algorithm 4.4
+    """
+    d = train.representation.shape[1]
+    if d <= most:
+        return train, test
+    from sklearn.decomposition import PCA
+
+    count = min(most, len(train.representation))
+    fitted = PCA(
+        count,
+        svd_solver="covariance_eigh" if d <= _EXACT else "randomized",
+        random_state=fold_in(0, "components") % 2**32,
+    ).fit(train.representation)
+    projected = [
+        replace(
+            features,
+            representation=fitted.transform(features.representation).astype(np.float32),
+            layer=f"{features.layer}-pca{count}",
+        )
+        for features in (train, test)
+    ]
+    return projected[0], projected[1]
