@@ -51,10 +51,8 @@ class Recipe:
 def demo(method: str = "vi-simsiam") -> RunConfig:
     """Return the run of `cognates demo`: 10,000 images of clothes, minutes on two CPU cores.
 
-    The second view has 20 pixels: a step costs a quarter less, and an encoder that sees garments at
-    two scales needed fewer labels (`benchmarks/results/demo-view-sizes.md`). Smaller first views
-    were as accurate, but the concentration, which whole images of 28 pixels are then asked for at a
-    size not trained on, found fewer errors.
+    The second view has 20 pixels: a step costs a quarter less, which buys epochs, and the encoder
+    sees garments at two scales, as in multi-crop (SwAV, https://arxiv.org/abs/2006.09882).
     """
     return RunConfig(
         method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
