@@ -1,6 +1,6 @@
 r"""SimVE beside its VAE family and two discriminative methods: content, style, reconstruction.
 
-    python benchmarks/simve_study.py fashion-mnist --images 10000 --epochs 8
+    python benchmarks/simve_study.py fashion-mnist --data fashion-mnist-mini --images 10000
     python benchmarks/simve_study.py cifar10 --images 10000 --epochs 8 --methods simve vae
 
 Every method sees the same views of the same images in the same order, for the same epochs, but for
@@ -27,10 +27,15 @@ from subset import write_subset
 
 import cognates
 from cognates.config import RunConfig
+from cognates.data import cache
 from cognates.data.views import ViewSpec, grey_images
+from cognates.evaluation.features import Transform
 from cognates.evaluation.few_labels import student_interval
+from cognates.evaluation.passes import FeaturePass
+from cognates.evaluation.suite import run_protocols
 from cognates.recipes.generative import views_for
 from cognates.recipes.resolve import resolve
+from cognates.training import prepare
 from cognates.types import Result
 
 GENERATIVE = ("simve", "vae", "beta-vae", "cr-vae")
@@ -62,6 +67,7 @@ DRAWN = {
     "views of one psi": ("generated-views", "prior/agreement"),
     "of unrelated psi": ("generated-views", "prior/agreement-unrelated"),
 }
+ONLY = ("knn", "linear", "mlp", "gmm", "augmentation", "auroc-error")
 SCORES = ("posterior-entropy", "negative-elbo", "reconstruction", "knn-distance")
 
 
@@ -75,7 +81,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for seed in options.seeds:  # seed by seed: what is cut short is still a comparison
         for method in options.methods:
-            runs.append(_run(options, method, seed, f"npz:{folder}"))
+            runs.append(_run(options, method, seed, f"npz:{folder}", baselines=not runs))
             _write(options, source, runs)
 
 
@@ -113,7 +119,9 @@ def configuration(
     return replace(config, views=views_for(method, VIEWS[name]), training=batch)
 
 
-def _run(options: argparse.Namespace, method: str, seed: int, source: str) -> dict[str, Any]:
+def _run(
+    options: argparse.Namespace, method: str, seed: int, source: str, *, baselines: bool
+) -> dict[str, Any]:
     label = options.name or f"simve-{options.set}"
     folder = options.runs / f"{label}-{options.images}-{options.epochs}-{method}-{seed}"
     if not (folder / "model" / "model.json").is_file():
@@ -127,17 +135,50 @@ def _run(options: argparse.Namespace, method: str, seed: int, source: str) -> di
         )
         resumed = (folder / "config.json").is_file()
         cognates.train(**({"resume": folder} if resumed else {"config": wanted, "out": folder}))
-    only = ["knn", "linear", "mlp", "gmm", "knn-vote", "augmentation", "auroc-error"]
-    drawn = ["reconstruction", "generated-views"] if method in GENERATIVE else []
-    results = cognates.evaluate(folder, only=[*only, *drawn], progress=print)
+    kept = folder / "study.json"  # several seeds may run side by side, and be gathered after
+    if not kept.is_file():
+        results = _evaluate(folder, source, generative=method in GENERATIVE, baselines=baselines)
+        kept.write_text(json.dumps([asdict(result) for result in results]), encoding="utf8")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     return {
         "method": method,
         "seed": seed,
         "config": json.loads((folder / "config.json").read_text(encoding="utf8")),
         "training_seconds": json.loads(lines[-1])["time"],
-        "results": [asdict(result) for result in results],
+        "results": json.loads(kept.read_text(encoding="utf8")),
     }
+
+
+def _evaluate(folder: Path, source: str, *, generative: bool, baselines: bool) -> list[Result]:
+    """Run the protocols; the untrained encoder and pixels, which take minutes, if asked."""
+    model = cognates.load(folder)
+    data = model.config.data
+    passes = FeaturePass(
+        views=model.config.views[-1:],  # CR-VAE's first view is the whole image
+        transform=Transform.of(data.image_size, data.mean, data.std),
+        folder=folder / "features",
+        seed=0,
+        device=model.device,
+        batch_size=512,
+        say=print,
+    )
+    drawn = ("reconstruction", "generated-views") if generative else ()
+    found, _ = passes.features(
+        model.method,
+        prepare.build_method(model.config, initial=False).eval() if baselines else None,
+        *(cache.load(source, split, progress=False) for split in ("train", "test")),
+        with_views=False,
+        with_sweeps=False,
+        with_augmented=True,
+        generative=drawn,
+    )
+    read = {
+        name: features
+        for name, features in found.items()
+        if (baselines or not name.startswith("pixels")) and "augmented-reference" not in name
+    }
+    results = run_protocols(read, only=ONLY, progress=print)
+    return results + (run_protocols(found, only=drawn, progress=print) if drawn else [])
 
 
 def _write(options: argparse.Namespace, source: str, runs: list[dict[str, Any]]) -> None:
@@ -196,7 +237,7 @@ def _values(
     found = {}
     for run in runs:
         for result in (Result(**record) for record in run["results"]):
-            names = (result.protocol, result.metric, result.subject)
+            names = (result.protocol.removesuffix("-pca64"), result.metric, result.subject)
             wanted = method in (None, run["method"]) and names == (protocol, metric, subject)
             if wanted and result.error is None:
                 found[run["seed"]] = result.value
