@@ -236,7 +236,9 @@ class SslHsicConfig(MethodConfig):
     """Whether a view's pair with itself counts: all, as in the released code, adds a constant."""
     exact_up_to: int = 8192
     """Points (views x images) up to which the loss is exact; above, from random features.
-    The linear kernel's features are the points themselves: it is exact at any size."""
+    At 8,192 points of 256 dimensions that takes 1.6 GB (`benchmarks/hsic_scaling.py`), four times
+    as much for twice the points. The linear kernel's features are the points themselves: it is
+    exact at any size."""
     features: int = 2048
     """Random features per draw where they are used, the same on every process; the released code
     draws 512 on each of 128."""
