@@ -85,7 +85,7 @@ def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[
         settings=settings,
     )
     if (folder / "config.json").is_file():
-        _require_same(wanted, folder)
+        require_same(wanted, folder)
     try:
         if not (folder / "model" / "model.json").is_file():
             resumed = (folder / "config.json").is_file()
@@ -113,7 +113,7 @@ def run_folder(runs: Path, recipe: str, method: str, seed: int, settings: list[s
     return runs / "-".join([recipe, method, str(seed), *(s.replace("/", "_") for s in settings)])
 
 
-def _require_same(wanted: RunConfig, folder: Path) -> None:
+def require_same(wanted: RunConfig, folder: Path) -> None:
     """Refuse to take an older run for one with other settings."""
     found = RunConfig.from_json((folder / "config.json").read_text(encoding="utf8"))
     data = dataclasses.replace(wanted.data, mean=found.data.mean, std=found.data.std)

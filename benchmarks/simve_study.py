@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from choose import require_same
 from record import write
 from subset import write_subset
 
@@ -66,6 +67,7 @@ DRAWN = {
     "MSE": ("reconstruction", "mean/mse"),
     "views of one psi": ("generated-views", "prior/agreement"),
     "of unrelated psi": ("generated-views", "prior/agreement-unrelated"),
+    "psi of images": ("generated-views", "image/agreement-minus-unrelated"),
 }
 ONLY = ("knn", "linear", "mlp", "gmm", "augmentation", "auroc-error")
 SCORES = ("posterior-entropy", "negative-elbo", "reconstruction", "knn-distance")
@@ -76,8 +78,10 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     source = options.data or options.set
-    name = f"{options.set}-{options.images}"
-    folder = write_subset(source, options.runs / name, images=options.images)
+    name = f"{options.set}-{options.images}" + (f"-{options.heldout}" if options.heldout else "")
+    folder = write_subset(
+        source, options.runs / name, images=options.images, heldout=options.heldout
+    )
     runs: list[dict[str, Any]] = []
     for seed in options.seeds:  # seed by seed: what is cut short is still a comparison
         for method in options.methods:
@@ -90,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("set", choices=RECIPES)
     parser.add_argument("--data", help="SOURCE, if not the set's name")
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--heldout", type=int, help="training images to measure on: to choose by")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--methods", nargs="+", default=[*GENERATIVE, *DISCRIMINATIVE])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -114,7 +119,10 @@ def configuration(
         settings=settings if generative else [],
     )
     if generative:
-        config = replace(config, encoder=replace(config.encoder, name="vae-convnet"))
+        model = replace(config.method.model, decoder="convnet")
+        drawing = replace(config.method, model=model)
+        encoder = replace(config.encoder, name="vae-convnet")
+        config = replace(config, method=drawing, encoder=encoder)
     batch = replace(config.training, batch_size=128)
     return replace(config, views=views_for(method, VIEWS[name]), training=batch)
 
@@ -124,17 +132,19 @@ def _run(
 ) -> dict[str, Any]:
     label = options.name or f"simve-{options.set}"
     folder = options.runs / f"{label}-{options.images}-{options.epochs}-{method}-{seed}"
+    wanted = configuration(
+        options.set,
+        method,
+        source=source,
+        epochs=options.epochs,
+        seed=seed,
+        settings=options.set_generative,
+    )
+    begun = (folder / "config.json").is_file()
+    if begun:
+        require_same(wanted, folder)
     if not (folder / "model" / "model.json").is_file():
-        wanted = configuration(
-            options.set,
-            method,
-            source=source,
-            epochs=options.epochs,
-            seed=seed,
-            settings=options.set_generative,
-        )
-        resumed = (folder / "config.json").is_file()
-        cognates.train(**({"resume": folder} if resumed else {"config": wanted, "out": folder}))
+        cognates.train(**({"resume": folder} if begun else {"config": wanted, "out": folder}))
     kept = folder / "study.json"  # several seeds may run side by side, and be gathered after
     if not kept.is_file():
         results = _evaluate(folder, source, generative=method in GENERATIVE, baselines=baselines)
@@ -152,7 +162,7 @@ def _run(
 def _evaluate(folder: Path, source: str, *, generative: bool, baselines: bool) -> list[Result]:
     """Run the protocols; the untrained encoder and pixels, which take minutes, if asked."""
     model = cognates.load(folder)
-    data = model.config.data
+    data, shared = model.config.data, model.config.method.name == "simve"
     passes = FeaturePass(
         views=model.config.views[-1:],  # CR-VAE's first view is the whole image
         transform=Transform.of(data.image_size, data.mean, data.std),
@@ -162,7 +172,8 @@ def _evaluate(folder: Path, source: str, *, generative: bool, baselines: bool) -
         batch_size=512,
         say=print,
     )
-    drawn = ("reconstruction", "generated-views") if generative else ()
+    drawn = ("reconstruction", "generated-views") if shared else ("reconstruction",)
+    drawn = drawn if generative else ()
     found, _ = passes.features(
         model.method,
         prepare.build_method(model.config, initial=False).eval() if baselines else None,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from cognates.errors import ConfigError
 from cognates.evaluation import few_labels as module
 from cognates.evaluation.few_labels import few_labels, student_interval
 from cognates.evaluation.linear import linear
-from cognates.evaluation.logistic import Problem, Scaling
+from cognates.evaluation.logistic import Problem, Scaling, side_by_side
 
 
 def test_the_interval_is_students() -> None:
@@ -71,6 +72,17 @@ def test_one_draw_equals_the_protocol_written_with_scikit_learn(make_features) -
     model.fit(scaling(x), y)
     expected = model.score(scaling(test.representation), test.targets["label"])
     assert module._accuracy(train, test, rows, grid=6) == pytest.approx(expected, abs=1e-9)
+
+
+def test_two_problems_are_worked_on_at_once() -> None:
+    meeting, before = threading.Barrier(2), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        # each waits for the other one
+        found = side_by_side(lambda n: meeting.wait(timeout=60) >= 0 and n, [3, 5], entries=0)
+    finally:
+        torch.set_num_threads(before)
+    assert found == [3, 5]
 
 
 def test_threads_change_the_time_and_not_the_figures(make_features) -> None:

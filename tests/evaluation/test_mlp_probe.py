@@ -21,8 +21,8 @@ def xor(n: int, seed: int, d: int = 32) -> Features:
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """More steps per epoch than batches of 1,024 allow on a few thousand images."""
-    monkeypatch.setattr(module, "BATCH", 32)
+    """Fewer epochs at a higher rate."""
+    monkeypatch.setattr(module, "BATCH", (32, 32))
     monkeypatch.setattr(module, "RATE", 3e-3)
     monkeypatch.setattr(module, "EPOCHS", (2, 12))
 
@@ -129,3 +129,17 @@ def test_columns_of_other_units_do_not_change_the_choice() -> None:
     large = regress(x[:1000], y[:1000] * [1, 1e4], x[1000:])
     assert small.selected == pytest.approx(large.selected)
     assert np.allclose(small.values * [1, 1e4], large.values, rtol=1e-3, atol=1e-2)
+
+
+def test_a_narrow_probe_is_trained_to_the_linear_ones_level() -> None:
+    # fifty epochs of ten steps each left it far below
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(6000, 8)).astype(np.float32)
+    label = (x @ draws.normal(size=(8, 4))).argmax(axis=1)
+    parts = [
+        Features(representation=x[rows], index=np.arange(len(rows)), targets={"label": label[rows]})
+        for rows in (np.arange(4000), np.arange(4000, 6000))
+    ]
+    found = {r.metric: r.value for r in mlp(*parts, seed=0, grid=4)}
+    assert found["accuracy-minus-linear"] > -0.03
+    assert [module.batch_size(n) for n in (100, 4000, 50_000, 10**6)] == [64, 64, 512, 1024]

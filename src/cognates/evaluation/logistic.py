@@ -57,10 +57,11 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], *, entries: int) ->
         items: what to call it with.
         entries: of the largest problem, as in `matching_threads`.
     """
+    workers = torch.get_num_threads()  # before it is limited
     with matching_threads(entries):
         if entries >= _THREADED:
             return [work(item) for item in items]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(work, items))
 
 
