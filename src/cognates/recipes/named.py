@@ -193,8 +193,14 @@ RECIPES: dict[str, Recipe] = {
             methods=(*_METHODS, ssl_hsic.NAME),
             paper="settings of this library, for a CPU",
             data="CIFAR-10 (research use)",
-            expected="not measured",
-            cost="not measured",
+            expected="20,000 images, 10 epochs: linear .505, kNN .441 with VI-SimSiam, seed 0",
+            cost="8 to 15 min on one CPU core for that",
+            own={
+                ssl_hsic.NAME: {
+                    "expected": "20,000 images, 10 epochs: linear .539, kNN .495, seed 0",
+                    "cost": "8 min on one CPU core for that",
+                }
+            },
         ),
         Recipe(
             name="imagenet",
