@@ -103,8 +103,8 @@ def small_image_optimiser() -> OptimiserConfig:
 def hsic_optimiser() -> OptimiserConfig:
     """SSL-HSIC in short runs: SGD at .5, about eight times SimSiam's rate.
 
-    On Fashion-MNIST .2, .5 and 1 differ by less than their intervals
-    (`benchmarks/results/fashion-mnist-ssl-hsic-rates.md`).
+    On Fashion-MNIST and CIFAR-10 .2, .5 and 1 differ by less than their intervals
+    (`benchmarks/results/fashion-mnist-ssl-hsic-rates.md`, `cifar10-ssl-hsic-choice.md`).
     """
     return OptimiserConfig(learning_rate=0.5, weight_decay=5e-4, warmup_epochs=1.0)
 
