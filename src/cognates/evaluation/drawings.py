@@ -15,7 +15,7 @@ without the likelihood's noise.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ class Drawings(NamedTuple):
     """(n - 1, k, c, h, w) from each image to the next one, both reconstructions included."""
 
 
+@runtime_checkable  # for shape checks, which look at every argument
 class DrawingConfig(Protocol):
     """The configuration of a method that draws images."""
 
@@ -61,6 +62,7 @@ class DrawingConfig(Protocol):
         ...
 
 
+@runtime_checkable
 class DrawingMethod(Protocol):
     """What the functions of this room ask of a method that draws images."""
 
