@@ -7,7 +7,7 @@ Every method sees the same views of the same images in the same order, for the s
 CR-VAE, whose first view is the whole image. The generative ones have the small convolutional pair,
 the discriminative ones the same convolutions, pooled; the protocols read what each embeds: the
 posterior's mean, the pooled features. Nothing is chosen on test images. The style of a view: where
-its crop lies, how large it is and how its colours were changed (R^2 of ridge regression), whether
+its crop lies, how large it is and how its colours were changed (R^2 of the MLP probe), whether
 it is flipped (balanced accuracy), read from views of the training recipe. Over seeds: mean and
 Student's t interval, and SimVE's difference to each other method, paired by seed.
 """
@@ -57,11 +57,11 @@ CONTENT = {
     "GMM": ("gmm", "accuracy"),
 }
 STYLE = {
-    "x": ("augmentation", "training/x/r2/ridge"),
-    "y": ("augmentation", "training/y/r2/ridge"),
-    "area": ("augmentation", "training/log-area/r2/ridge"),
-    "brightness": ("augmentation", "training/brightness/r2/ridge"),
-    "flip": ("augmentation", "training/flip/balanced-accuracy/linear"),
+    "x": ("augmentation", "training/x/r2/mlp"),
+    "y": ("augmentation", "training/y/r2/mlp"),
+    "area": ("augmentation", "training/log-area/r2/mlp"),
+    "brightness": ("augmentation", "training/brightness/r2/mlp"),
+    "flip": ("augmentation", "training/flip/balanced-accuracy/mlp"),
 }
 DRAWN = {
     "MSE": ("reconstruction", "mean/mse"),
