@@ -140,6 +140,23 @@ def test_forty_attributes_have_the_tasks_of_simvae_and_constant_ones_are_left_ou
     assert "2/balanced-accuracy/linear" not in found
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("smile", "hat", "smile"), "none of macro, got smile: rename"),
+        (("smile", "hat", "macro"), "none of macro, got macro: rename"),
+        ((*(f"{i}" for i in range(39)), "hair"), "gender, binary, got hair: rename"),
+    ],
+)
+def test_attributes_of_one_name_are_refused_before_a_probe_is_fitted(names, said) -> None:
+    x = np.random.default_rng(0).normal(size=(60, len(names)))
+    one = replace(
+        features(x, attributes=(x > 0).astype(int)), target_names={"attributes": names}
+    )
+    with pytest.raises(DataError, match=said):
+        celeba(one, one, seed=0, grid=2)
+
+
 def test_one_label_where_several_are_expected_and_the_reverse_are_errors(make_features) -> None:
     train = make_features(40)
     with pytest.raises(DataError, match=r"'attributes' with several columns .* got .'label'."):
