@@ -116,6 +116,8 @@ def test_what_cannot_be_drawn_is_one_sentence(drawing, run, tmp_path, fails):
     assert "share a latent" in fails("evaluate", drawing["vae"], "--only", "generated-views")
     itself = ("evaluate", drawing["vae"], "--only", "generation", "--reference", drawing["vae"])
     assert "another run as the reference" in fails(*itself)
+    one = ("evaluate", drawing["vae"], "--only", "generation", "--images", "1", "--quiet")
+    assert "two samples of at least two rows" in fails(*one)
 
 
 def test_another_run_is_the_reference_where_it_is_named(drawing, run, capsys):

@@ -192,3 +192,15 @@ def test_images_without_a_value_take_no_part_in_a_target() -> None:
     assert found["a/y/r2/ridge"].value > 0.99
     assert found["a/c/accuracy/linear"].n == 50
     assert found["a/c/accuracy/linear"].value > 0.9
+
+
+def test_too_few_images_are_another_sentence_than_values_that_do_not_vary() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    for train, test, said in (
+        (30, 4, "at least 5 training and 5 test images with a value for 'p', got 4: give more"),
+        (4, 30, "got 4: give more"),
+        (30, 5, "Expected targets that vary for 'p', got a: every image has the same value"),
+    ):
+        target = Target(name="a", train=np.zeros(train, int), test=np.zeros(test, int))
+        with pytest.raises(DataError, match=said):
+            probe(features(x[:train]), features(x[:test]), [target], Plan(protocol="p", seed=0))
