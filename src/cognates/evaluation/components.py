@@ -16,7 +16,6 @@ compared with, so that the reduction does not favour these."""
 _EXACT = 1024  # dimensions up to which the covariance is decomposed in a second
 
 
-@once_per_pair
 def reduce(train: Features, test: Features, *, most: int = PIXELS) -> tuple[Features, Features]:
     r"""Return both splits in the leading principal components of the training features.
 
@@ -39,11 +38,16 @@ def reduce(train: Features, test: Features, *, most: int = PIXELS) -> tuple[Feat
         Finding Structure with Randomness (Halko, Martinsson and Tropp, 2011),
         https://arxiv.org/abs/0909.4061, algorithm 4.4
     """
-    d = train.representation.shape[1]
-    if d <= most:
-        return train, test
+    if train.representation.shape[1] <= most:
+        return train, test  # not remembered: an answer that is its own key would never be freed
+    return _reduced(train, test, most=most)
+
+
+@once_per_pair
+def _reduced(train: Features, test: Features, *, most: int) -> tuple[Features, Features]:
     from sklearn.decomposition import PCA
 
+    d = train.representation.shape[1]
     count = min(most, len(train.representation))
     fitted = PCA(
         count,
