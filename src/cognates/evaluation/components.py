@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -45,21 +46,24 @@ def reduce(train: Features, test: Features, *, most: int = PIXELS) -> tuple[Feat
 
 @once_per_pair
 def _reduced(train: Features, test: Features, *, most: int) -> tuple[Features, Features]:
-    from sklearn.decomposition import PCA
-
-    d = train.representation.shape[1]
     count = min(most, len(train.representation))
-    fitted = PCA(
-        count,
-        svd_solver="covariance_eigh" if d <= _EXACT else "randomized",
-        random_state=fold_in(0, "components") % 2**32,
-    ).fit(train.representation)
+    project = _projection(train.representation, count)
     projected = [
         replace(
             features,
-            representation=fitted.transform(features.representation).astype(np.float32),
+            representation=project(features.representation).astype(np.float32),
             layer=f"{features.layer}-pca{count}",
         )
         for features in (train, test)
     ]
     return projected[0], projected[1]
+
+
+def _projection(x: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    if (x == x[0]).all():  # every direction is an eigenvector; scikit-learn divides by the variance
+        return lambda rows: rows[:, :count] - x[0, :count]
+    solver = "covariance_eigh" if x.shape[1] <= _EXACT else "randomized"
+    seed = fold_in(0, "components") % 2**32
+    return PCA(count, svd_solver=solver, random_state=seed).fit(x).transform
