@@ -204,3 +204,16 @@ def test_too_few_images_are_another_sentence_than_values_that_do_not_vary() -> N
         target = Target(name="a", train=np.zeros(train, int), test=np.zeros(test, int))
         with pytest.raises(DataError, match=said):
             probe(features(x[:train]), features(x[:test]), [target], Plan(protocol="p", seed=0))
+
+
+@pytest.mark.usefixtures("quick")
+def test_records_of_a_class_that_resamples_lack_carry_a_flag() -> None:
+    x = np.random.default_rng(0).normal(size=(240, 4))
+    matrix = np.stack([x[:, 0] > 0, x[:, 1] > 0], axis=1).astype(int)
+    matrix[160:, 1] = np.arange(80) == 7  # one of the test images
+    train, test = (features(x[s], attributes=matrix[s]) for s in (slice(160), slice(160, 240)))
+    results = celeba(train, test, seed=0, grid=2)
+    flagged = {r.metric for r in results if "rare-class" in r.flags}
+    # macro: half of 37 %
+    assert flagged == {r.metric for r in results if r.metric.startswith(("1/", "macro/"))}
+    assert len(flagged) == 2 * 2 * 3

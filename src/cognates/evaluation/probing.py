@@ -97,7 +97,8 @@ def probe(
     Returns:
         Metrics `TARGET/MEASURE/PROBE`, with `-minus-untrained` and `-minus-pixels` as elsewhere,
         and `TARGET/MEASURE/mlp-minus-linear` (`-ridge`) of the trained encoder; for a group
-        `GROUP/MEASURE/PROBE`, the mean over its targets.
+        `GROUP/MEASURE/PROBE`, the mean over its targets. `rare-class` flags an interval that is too
+        narrow, as over 5 % of the resamples lack a class and take the value of all images.
 
     Raises:
         DataError: no target varies, or none has five images with a value in each split.
@@ -209,7 +210,7 @@ class _Recorder:
                 settings=self._settings,
                 selected={} if read is None else read.selected,
                 subject=subject,
-                flags=() if read is None else read.flags,
+                flags=(*(() if read is None else read.flags), *estimate.flags),
             )
         )
 
