@@ -101,3 +101,12 @@ def test_a_part_of_the_images_is_taken_where_it_is_asked_for(run, tmp_path, fail
     assert found["knn-vote"] == found["mlp"] == 30
     assert found["knn"] == 40
     assert "at least 1 image of each split, got 0" in fails("evaluate", run, "--images", "0")
+
+
+def test_too_few_images_for_every_protocol_are_an_error_of_the_input(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    wanted = ["--only", "augmentation", "--images", "3", "--device", "cpu", "--quiet"]
+    assert main(["evaluate", str(copy), *wanted]) == 2
+    said = capsys.readouterr().err
+    assert "at least 5 training and 5 test images with a value for 'augmentation', got 3" in said

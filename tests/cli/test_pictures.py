@@ -67,6 +67,25 @@ def test_a_folder_gets_single_files_and_another_source_is_taken_whole(
     capsys.readouterr()
 
 
+def test_a_folder_with_pictures_of_an_earlier_larger_draw_is_refused(
+    drawing, tmp_path, fails, capsys
+):
+    out = tmp_path / "single"
+    arguments = ["generate", str(drawing["vae"]), "--out", str(out), "--device", "cpu"]
+    assert main([*arguments, "--count", "4"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before) == 4
+    said = fails(*arguments, "--count", "2", "--seed", "1")
+    assert "2 that would stay among the new ones ('0002.png'): take an empty folder" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main([*arguments, "--count", "4", "--seed", "1"]) == 0  # all of them anew
+    assert {path.name: path.read_bytes() for path in out.iterdir()}.keys() == before.keys()
+    (out / "0000.png").unlink()
+    (out / "notes.txt").write_text("no picture")
+    assert main([*arguments, "--count", "5"]) == 0
+    capsys.readouterr()
+
+
 def test_generate_draws_the_same_pictures_for_the_same_seed(drawing, tmp_path, capsys):
     def draw(*options, name="simve"):
         out = tmp_path / "drawn.png"
@@ -116,6 +135,8 @@ def test_what_cannot_be_drawn_is_one_sentence(drawing, run, tmp_path, fails):
     assert "share a latent" in fails("evaluate", drawing["vae"], "--only", "generated-views")
     itself = ("evaluate", drawing["vae"], "--only", "generation", "--reference", drawing["vae"])
     assert "another run as the reference" in fails(*itself)
+    one = ("evaluate", drawing["vae"], "--only", "generation", "--images", "1", "--quiet")
+    assert "two samples of at least two rows" in fails(*one)
 
 
 def test_another_run_is_the_reference_where_it_is_named(drawing, run, capsys):

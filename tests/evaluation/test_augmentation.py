@@ -159,10 +159,14 @@ def test_a_number_of_images_is_drawn_by_the_seed_and_recorded(
     kind = {"views": [spec], "size": 16, "mean": None, "std": None, "grid": 2, "out": tmp_path}
     evaluate(method, *images, only=["spread"], **kind)
     few = evaluate(method, *images, only=["knn"], images=30, **kind)
+    assert {r.settings["train"] for r in few} == {30}
     assert {r.n for r in few} == {30}
     assert {r.n for r in read_results(tmp_path / "results.json")} == {40, 30}
     again = evaluate(method, *images, only=["knn"], images=30, **{**kind, "out": None})
     assert [r.value for r in again] == [r.value for r in few]
+    part = evaluate(method, *images, only=["knn"], images=50, **kind)  # of 60; all 40 test images
+    assert {(r.settings["train"], r.n) for r in part} == {(50, 40)}
+    assert not any("train" in r.settings for r in evaluate(method, *images, only=["knn"], **kind))
     with pytest.raises(ConfigError, match="at least 1 image"):
         evaluate(method, *images, only=["knn"], images=0, **kind)
 

@@ -120,6 +120,23 @@ def test_generation_names_encoder_and_number_and_has_training_images_beside_it()
         generation(test, test, seed=0, others={"reference-test": test})
 
 
+def test_the_training_images_beside_generation_do_not_depend_on_the_order_of_the_classes():
+    draw = np.random.default_rng(11)
+    label = np.repeat(np.arange(4), 200)  # sorted, as folders are
+    train = draw.normal(size=(800, 3)) + 5 * np.eye(4)[label][:, :3]
+    test = draw.normal(size=(200, 3)) + 5 * np.eye(4)[label[::4]][:, :3]
+    others = {"reference-test": features(test), "reference-train": features(train)}
+    others |= {f"generated-{i}": features(test + i) for i in range(2)}
+    found = {r.metric: r for r in generation(None, None, seed=0, others=others)}
+    alike = np.mean(
+        [frechet_distance(train[draw.permutation(800)[:200]], test) for _ in range(20)]
+    )
+    assert found["fid-some-encoder-200-of-train-images"].value < 3 * alike
+    assert frechet_distance(train[:200], test) > 20 * alike  # the first class alone
+    again = {r.metric: r for r in generation(None, None, seed=0, others=others)}
+    assert again == found
+
+
 def slow_agreement(table):
     n, k = table.shape
     within = [np.mean([a == b for i, a in enumerate(row) for j, b in enumerate(row) if i != j])

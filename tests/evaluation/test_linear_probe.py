@@ -12,6 +12,7 @@ from cognates.errors import DataError
 from cognates.evaluation.linear import (
     exhausted,
     expected_calibration_error,
+    fit,
     linear,
     penalties,
     predict,
@@ -252,3 +253,14 @@ def test_splits_are_stratified_and_complete(values: list[int]) -> None:
         assert np.ptp(np.bincount(fold[labels == value], minlength=5)) <= 1
         assert (labels[chosen] == value).sum() == min(3, size)
     assert len(set(chosen.tolist())) == len(chosen)
+
+
+def test_what_the_penalty_was_chosen_by_is_recorded_under_its_own_name() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(400, 5))
+    rare = (generator.random(400) < 0.05).astype(int)  # not to be read from the features
+    plain, balanced = (fit(x, rare, x, grid=4, balanced=b).selected for b in (False, True))
+    assert plain["heldout_accuracy"] > 0.9
+    assert "heldout_balanced_accuracy" not in plain
+    assert balanced["heldout_balanced_accuracy"] == pytest.approx(0.5, abs=0.1)
+    assert "heldout_accuracy" not in balanced

@@ -63,6 +63,20 @@ def test_what_is_not_defined_on_the_test_images_is_an_error_and_in_a_resample_is
     assert np.isfinite(found.samples).all()
 
 
+def test_an_interval_of_which_many_resamples_are_undefined_is_flagged() -> None:
+    for ones, share in ((1, np.exp(-1)), (2, np.exp(-2)), (5, np.exp(-5))):
+        truth = (np.arange(400) < ones).astype(int)
+        for name in ("balanced-accuracy", "average-precision"):
+            found = measure(name, Answer(truth, truth, np.arange(400.0)), seed=0)
+            assert found.undefined == pytest.approx(share, abs=0.03)  # 2,000 resamples: 3 sigma
+            assert found.flags == (("rare-class",) if ones < 5 else ())
+    common = measure("accuracy", Answer(truth, truth), seed=0)
+    assert (common.undefined, common.flags) == (0, ())
+    rare = Estimate(0.5, np.array([0.5, 0.5]), 0.3)
+    assert common._replace(samples=rare.samples).minus(rare).flags == ("rare-class",)
+    assert mean([rare, Estimate(0.5, rare.samples)]).undefined == pytest.approx(0.15)
+
+
 def test_differences_and_means_are_taken_resample_by_resample() -> None:
     a, b = Estimate(0.5, np.array([0.4, 0.6])), Estimate(0.2, np.array([0.1, 0.3]))
     assert a.minus(b).samples == pytest.approx([0.3, 0.3])

@@ -140,6 +140,23 @@ def test_forty_attributes_have_the_tasks_of_simvae_and_constant_ones_are_left_ou
     assert "2/balanced-accuracy/linear" not in found
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("smile", "hat", "smile"), "none of macro, got smile: rename"),
+        (("smile", "hat", "macro"), "none of macro, got macro: rename"),
+        ((*(f"{i}" for i in range(39)), "hair"), "gender, binary, got hair: rename"),
+    ],
+)
+def test_attributes_of_one_name_are_refused_before_a_probe_is_fitted(names, said) -> None:
+    x = np.random.default_rng(0).normal(size=(60, len(names)))
+    one = replace(
+        features(x, attributes=(x > 0).astype(int)), target_names={"attributes": names}
+    )
+    with pytest.raises(DataError, match=said):
+        celeba(one, one, seed=0, grid=2)
+
+
 def test_one_label_where_several_are_expected_and_the_reverse_are_errors(make_features) -> None:
     train = make_features(40)
     with pytest.raises(DataError, match=r"'attributes' with several columns .* got .'label'."):
@@ -175,3 +192,28 @@ def test_images_without_a_value_take_no_part_in_a_target() -> None:
     assert found["a/y/r2/ridge"].value > 0.99
     assert found["a/c/accuracy/linear"].n == 50
     assert found["a/c/accuracy/linear"].value > 0.9
+
+
+def test_too_few_images_are_another_sentence_than_values_that_do_not_vary() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    for train, test, said in (
+        (30, 4, "at least 5 training and 5 test images with a value for 'p', got 4: give more"),
+        (4, 30, "got 4: give more"),
+        (30, 5, "Expected targets that vary for 'p', got a: every image has the same value"),
+    ):
+        target = Target(name="a", train=np.zeros(train, int), test=np.zeros(test, int))
+        with pytest.raises(DataError, match=said):
+            probe(features(x[:train]), features(x[:test]), [target], Plan(protocol="p", seed=0))
+
+
+@pytest.mark.usefixtures("quick")
+def test_records_of_a_class_that_resamples_lack_carry_a_flag() -> None:
+    x = np.random.default_rng(0).normal(size=(240, 4))
+    matrix = np.stack([x[:, 0] > 0, x[:, 1] > 0], axis=1).astype(int)
+    matrix[160:, 1] = np.arange(80) == 7  # one of the test images
+    train, test = (features(x[s], attributes=matrix[s]) for s in (slice(160), slice(160, 240)))
+    results = celeba(train, test, seed=0, grid=2)
+    flagged = {r.metric for r in results if "rare-class" in r.flags}
+    # macro: half of 37 %
+    assert flagged == {r.metric for r in results if r.metric.startswith(("1/", "macro/"))}
+    assert len(flagged) == 2 * 2 * 3

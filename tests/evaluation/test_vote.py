@@ -64,9 +64,18 @@ def test_features_are_not_normalised(make_features) -> None:
 def test_k_above_the_images_one_class_and_no_labels_are_errors(make_features) -> None:
     train, test = make_features(24), make_features(9, seed=1)
     with pytest.raises(ConfigError, match=r"1 <= k <= 18 .* got k = 20"):
-        knn_vote(train, test, seed=0)
+        knn_vote(train, test, seed=0, most=20)
     assert knn_vote(train, test, seed=0, most=18)[0].protocol == "knn-vote"
     with pytest.raises(DataError, match="at least two classes"):
         predict(replace(train, targets={"label": np.ones(24, int)}), test, most=3)
     with pytest.raises(DataError, match="needs labels"):
         knn_vote(replace(train, targets={}), test, seed=0)
+
+
+def test_fewer_training_images_than_twenty_are_tried_up_to_their_number(make_features) -> None:
+    train, test = make_features(24), make_features(9, seed=1)
+    found = knn_vote(train, test, seed=0)
+    assert [r.settings["k"] for r in found] == [[1, 18]]  # 6 of 24 are held out
+    assert found == knn_vote(train, test, seed=0, most=18)
+    enough = knn_vote(make_features(90), test, seed=0)
+    assert [r.settings["k"] for r in enough] == [[1, 20]]

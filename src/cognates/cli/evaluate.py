@@ -52,7 +52,7 @@ class Command:
     """Print nothing but errors."""
 
     def run(self) -> int:
-        """Evaluate and print the table; return 1 if every protocol failed."""
+        """Evaluate and print the table; return an error's code if every protocol failed."""
         from cognates import api
         from cognates.cli.text import left_out_of_run
 
@@ -75,10 +75,19 @@ class Command:
         if results and all(result.error for result in results):
             why = (results[0].error or "").rstrip(".")
             say(f"error: Every protocol failed, the first with: {why}.")
-            return 1
+            return _code(results)
         if not self.quiet:
             print(f"\nNext: cognates report {self.path}")
         return 0
+
+
+def _code(results: Sequence[Result]) -> int:
+    """Return the exit code of the errors, which are recorded as TYPE: SENTENCE; of several, 1."""
+    from cognates import errors
+
+    names = {(result.error or "").partition(":")[0] for result in results}
+    codes = {getattr(getattr(errors, name, None), "exit_code", 1) for name in names}
+    return codes.pop() if len(codes) == 1 else 1
 
 
 def say(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ def write(path: Path, rows: np.ndarray, single: Mapping[str, np.ndarray]) -> Non
     Every file is put there whole or not at all.
 
     Raises:
+        ConfigError: the folder holds other pictures, which would pass for some of these.
         StorageError: one cannot be written.
     """
     from cognates.evaluation.grids import grid, png
@@ -41,9 +42,20 @@ def write(path: Path, rows: np.ndarray, single: Mapping[str, np.ndarray]) -> Non
     files = {path / f"{name}.png": image for name, image in single.items()}
     if path.suffix.lower() == ".png":
         files = {path: grid(rows, enlarge=True)}
+    else:
+        _require_no_others(path, files)
     for file, image in files.items():
         data = png(image)
         replace(file, lambda handle, data=data: handle.write(data))
+
+
+def _require_no_others(folder: Path, files: Iterable[Path]) -> None:
+    others = sorted({file for file in folder.glob("*") if file.suffix.lower() == ".png"} - {*files})
+    if others:
+        raise ConfigError(
+            f"Expected a folder without other pictures, got '{folder}' with {len(others)} that "
+            f"would stay among the new ones ('{others[0].name}'): take an empty folder."
+        )
 
 
 def _is_other_file(path: Path) -> bool:

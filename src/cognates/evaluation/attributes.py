@@ -8,7 +8,7 @@ https://arxiv.org/abs/2402.01399.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -51,7 +51,8 @@ def celeba(
         Probes of single attributes are chosen by balanced accuracy, whatever is reported of them.
 
     Raises:
-        DataError: the features have no `attributes` with several columns, or none varies.
+        DataError: the features have no `attributes` with several columns, none varies, or two
+            records would have one name.
     """
     given, asked = matrix(train), matrix(test)
     if given.shape[1] != asked.shape[1]:
@@ -61,11 +62,22 @@ def celeba(
         )
     names = train.target_names.get(ATTRIBUTES) or tuple(f"{i}" for i in range(given.shape[1]))
     simvae = given.shape[1] == ALL
+    _require_different(names, ("macro", "hair", "gender", "binary") if simvae else ("macro",))
     targets = [_target(name, i, given, asked, simvae=simvae) for i, name in enumerate(names)]
     if simvae:
         targets.append(Target(name="hair", train=hair(given), test=hair(asked)))
     plan = Plan(protocol="celeba", seed=seed, grid=grid)
     return probe(train, test, targets, plan, others=others)
+
+
+def _require_different(names: Sequence[str], taken: Sequence[str]) -> None:
+    """Raise a `DataError` if two columns, or a column and a mean, go by one name."""
+    double = sorted({name for name in names if names.count(name) > 1 or name in taken})
+    if double:
+        raise DataError(
+            f"Expected different names of the attributes, and none of {', '.join(taken)}, got "
+            f"{', '.join(double)}: rename these columns."
+        )
 
 
 def _target(

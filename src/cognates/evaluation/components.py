@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,6 @@ compared with, so that the reduction does not favour these."""
 _EXACT = 1024  # dimensions up to which the covariance is decomposed in a second
 
 
-@once_per_pair
 def reduce(train: Features, test: Features, *, most: int = PIXELS) -> tuple[Features, Features]:
     r"""Return both splits in the leading principal components of the training features.
 
@@ -39,23 +39,31 @@ def reduce(train: Features, test: Features, *, most: int = PIXELS) -> tuple[Feat
         Finding Structure with Randomness (Halko, Martinsson and Tropp, 2011),
         https://arxiv.org/abs/0909.4061, algorithm 4.4
     """
-    d = train.representation.shape[1]
-    if d <= most:
-        return train, test
-    from sklearn.decomposition import PCA
+    if train.representation.shape[1] <= most:
+        return train, test  # not remembered: an answer that is its own key would never be freed
+    return _reduced(train, test, most=most)
 
+
+@once_per_pair
+def _reduced(train: Features, test: Features, *, most: int) -> tuple[Features, Features]:
     count = min(most, len(train.representation))
-    fitted = PCA(
-        count,
-        svd_solver="covariance_eigh" if d <= _EXACT else "randomized",
-        random_state=fold_in(0, "components") % 2**32,
-    ).fit(train.representation)
+    project = _projection(train.representation, count)
     projected = [
         replace(
             features,
-            representation=fitted.transform(features.representation).astype(np.float32),
+            representation=project(features.representation).astype(np.float32),
             layer=f"{features.layer}-pca{count}",
         )
         for features in (train, test)
     ]
     return projected[0], projected[1]
+
+
+def _projection(x: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    if (x == x[0]).all():  # every direction is an eigenvector; scikit-learn divides by the variance
+        return lambda rows: rows[:, :count] - x[0, :count]
+    solver = "covariance_eigh" if x.shape[1] <= _EXACT else "randomized"
+    seed = fold_in(0, "components") % 2**32
+    return PCA(count, svd_solver=solver, random_state=seed).fit(x).transform

@@ -57,13 +57,13 @@ def generation(
     r"""Protocol `generation`: samples from the prior against test images.
 
     Metrics: `fid-ENCODER-N` and `kid-ENCODER-N`, the mean over three draws of N samples with a
-    Student t interval, and `...-of-train-images`, the same for N training images: what images of
-    the same distribution score, which is not 0. Comparable only within one name.
+    Student t interval, and `...-of-train-images`, the same for N random training images: what
+    images of the same distribution score, which is not 0. Comparable only within one name.
 
     Args:
         train: not used.
         test: not used.
-        seed: of the KID's subsets.
+        seed: of the KID's subsets and of the training images.
         others: `reference-test`, `reference-train` and `generated-0` to `generated-2`: features of
             one reference encoder, whose name is their layer.
 
@@ -80,7 +80,10 @@ def generation(
             "reference encoder, got some of them missing: evaluate a run of a generative method."
         )
     n = min(len(real.representation), *(len(draw.representation) for draw in draws))
-    floor = train_images.representation[:n]
+    floor = train_images.representation
+    if len(floor) > n:  # at random: a folder's images come class by class
+        drawn = np.random.default_rng(fold_in(seed, "generation", "training images"))
+        floor = floor[np.sort(drawn.choice(len(floor), n, replace=False))]
     rows = real.representation[:n].astype(np.float64)
     results = []
     for name, distance in (("fid", frechet_distance), ("kid", kernel_distance)):

@@ -215,9 +215,10 @@ def fit(
         start = problem.restrict(weight[None] / scaling.factor, bias[None])
         found = problem.solve(inverse[best] / len(target), start=start)
         log_probabilities = found.log_probabilities(problem.reduce(scaling(unseen)[None]))[0]
+    chosen_by = "balanced_accuracy" if balanced else "accuracy"
     selected = {
         "C": float(1 / inverse[best]),
-        "heldout_accuracy": path.accuracies[best],
+        f"heldout_{chosen_by}": path.accuracies[best],
         "converged": found.converged,
         "path_converged": all(path.converged),
         "iterations": found.iterations,

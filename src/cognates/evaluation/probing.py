@@ -21,6 +21,9 @@ from cognates.evaluation.measures import Answer, Estimate, mean, measure
 from cognates.evaluation.subjects import BASELINES, subjects
 from cognates.types import Features, Result
 
+LEAST = 5
+"""Training and test images with a value without which a target is left out: a fifth is held out."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
@@ -41,13 +44,16 @@ class Target:
         """Whether numbers are predicted."""
         return self.measures == ("r2",)
 
+    def usable(self) -> int:
+        """Return how many images have a value, in the split with fewer."""
+        return min(int(known(values).sum()) for values in (self.train, self.test))
+
     def varies(self) -> bool:
-        """Return whether the values differ among the training and among the test images."""
-        for values in (self.train, self.test):
-            usable = values[known(values)]
-            if len(usable) < 5 or (np.ptp(usable, axis=0) == 0).any():
-                return False
-        return True
+        """Return whether there are enough values and they differ, in both splits."""
+        if self.usable() < LEAST:
+            return False
+        split = (values[known(values)] for values in (self.train, self.test))
+        return not any((np.ptp(values, axis=0) == 0).any() for values in split)
 
 
 class Read(NamedTuple):
@@ -91,16 +97,23 @@ def probe(
     Returns:
         Metrics `TARGET/MEASURE/PROBE`, with `-minus-untrained` and `-minus-pixels` as elsewhere,
         and `TARGET/MEASURE/mlp-minus-linear` (`-ridge`) of the trained encoder; for a group
-        `GROUP/MEASURE/PROBE`, the mean over its targets.
+        `GROUP/MEASURE/PROBE`, the mean over its targets. `rare-class` flags an interval that is too
+        narrow, as over 5 % of the resamples lack a class and take the value of all images.
 
     Raises:
-        DataError: no target varies.
+        DataError: no target varies, or none has five images with a value in each split.
     """
     found = subjects(train, test, others or {})
     if "pixels" in found:
         found["pixels"] = reduce(*found["pixels"])
     varied = [target for target in targets if target.varies()]
     left_out = [target.name for target in targets if not target.varies()]
+    most = max((target.usable() for target in targets), default=LEAST)
+    if most < LEAST:
+        raise DataError(
+            f"Expected at least {LEAST} training and {LEAST} test images with a value for "
+            f"'{plan.protocol}', got {most}: give more images."
+        )
     if not varied:
         raise DataError(
             f"Expected targets that vary for '{plan.protocol}', got {', '.join(left_out) or 'none'}"
@@ -197,7 +210,7 @@ class _Recorder:
                 settings=self._settings,
                 selected={} if read is None else read.selected,
                 subject=subject,
-                flags=() if read is None else read.flags,
+                flags=(*(() if read is None else read.flags), *estimate.flags),
             )
         )
 

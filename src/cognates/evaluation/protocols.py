@@ -167,6 +167,7 @@ PROTOCOLS = {
             name="generation",
             run=generation,
             summary="samples against test images",
+            version=2,
             standard=False,
         ),
         Protocol(

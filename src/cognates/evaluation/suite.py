@@ -148,7 +148,8 @@ def evaluate(
         grid: number of penalties of the linear probes; the demo takes 6.
         quantiles: (101,) quantiles of the default score among training images, for the gallery.
         images: at most so many images of each split, drawn by the seed; None: all, and of dSprites,
-            for its protocol, 20,000 and 5,000.
+            for its protocol, 20,000 and 5,000. Settings record under `train` how many training
+            images those were, where they were not all.
         reference: the encoder that samples are compared by; None: a random convolutional one.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
@@ -177,7 +178,7 @@ def evaluate(
         batch_size=batch_size,
         say=progress or (lambda line: None),
     )
-    whole = test
+    whole, given = test, train
     train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
         method,
@@ -192,6 +193,8 @@ def evaluate(
     )
     kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed}
     results = run_protocols(found, hashes=hashes, progress=progress, **kind)
+    if train is not given:  # `features` names the test images alone
+        results = [replace(r, settings={"train": len(train), **r.settings}) for r in results]
     if out is not None:
         # records about all images stay valid beside those about some of them
         known = {*hashes.values(), *passes.hashes(method, untrained, whole).values()}

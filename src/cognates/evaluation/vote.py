@@ -38,7 +38,7 @@ def knn_vote(
     *,
     seed: int,
     others: Mapping[str, Features] | None = None,
-    most: int = MOST,
+    most: int | None = None,
 ) -> list[Result]:
     """Protocol `knn-vote`: accuracy with the k that held-out training images choose, by subject.
 
@@ -47,13 +47,16 @@ def knn_vote(
         test: with labels.
         seed: of the resamples.
         others: features of the baselines.
-        most: the largest k that is tried, at least 1.
+        most: the largest k that is tried, at least 1; None: 20, or as many as there are training
+            images that are not held out, if those are fewer. Settings record it.
 
     Raises:
         ConfigError: `most` is larger than the number of training images that are not held out.
         DataError: there are no labels, or only one class.
     """
     found = subjects(train, test, others or {})
+    if most is None:
+        most = min(MOST, int(np.count_nonzero(~holdout(labels(train)))))
     votes = {name: predict(a, b, most=most) for name, (a, b) in found.items()}
     truth = labels(test)
     return per_image(
@@ -94,7 +97,8 @@ def predict(train: Features, test: Features, *, most: int = MOST) -> Vote:
     fitted = int(np.count_nonzero(~held))
     if not 1 <= most <= fitted:
         raise ConfigError(
-            f"Expected 1 <= k <= {fitted} training images that are not held out, got k = {most}."
+            f"Expected 1 <= k <= {fitted} training images that are not held out, got k = {most}: "
+            "take a smaller k or more images."
         )
     x = train.representation
     seen = _votes(x[~held], target[~held], x[held], most, len(classes))
