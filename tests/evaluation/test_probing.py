@@ -150,9 +150,7 @@ def test_forty_attributes_have_the_tasks_of_simvae_and_constant_ones_are_left_ou
 )
 def test_attributes_of_one_name_are_refused_before_a_probe_is_fitted(names, said) -> None:
     x = np.random.default_rng(0).normal(size=(60, len(names)))
-    one = replace(
-        features(x, attributes=(x > 0).astype(int)), target_names={"attributes": names}
-    )
+    one = replace(features(x, attributes=(x > 0).astype(int)), target_names={"attributes": names})
     with pytest.raises(DataError, match=said):
         celeba(one, one, seed=0, grid=2)
 
