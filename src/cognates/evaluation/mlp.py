@@ -111,7 +111,7 @@ def classify(
     def score(outputs: np.ndarray) -> float:
         return linear.share_right(target[held], outputs.argmax(axis=1), balanced=balanced)
 
-    choice = _choose(train, score, x, held, unseen, "accuracy")
+    choice = _choose(train, score, x, held, unseen, "balanced_accuracy" if balanced else "accuracy")
     scores = torch.from_numpy(choice.outputs).double().log_softmax(dim=1).numpy()
     return linear.Prediction(scores, classes, choice.selected, choice.flags)
 
@@ -152,7 +152,7 @@ def decide(
         columns = zip(y[held].T, (logits > 0).T, strict=True)
         return float(np.mean([linear.share_right(a, b, balanced=True) for a, b in columns]))
 
-    choice = _choose(train, score, x, held, unseen, "accuracy")
+    choice = _choose(train, score, x, held, unseen, "balanced_accuracy")
     logits = choice.outputs.astype(np.float64)
     both = np.stack([-np.logaddexp(0, logits), -np.logaddexp(0, -logits)], axis=2)
     classes = np.arange(2)
