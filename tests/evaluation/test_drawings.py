@@ -56,7 +56,7 @@ def test_mixtures_begin_and_end_with_the_reconstructions_of_their_images(method)
 
 
 def test_views_scatter_around_one_psi_of_their_image_and_samples_around_zero(method):
-    images, count = torch.rand(2, 1, 4, 4, dtype=torch.float64), 20_000
+    images, count = torch.rand(2, 1, 4, 4, dtype=torch.float64), 4_000
     told = PRIOR.common_mean(method.embed(images).representation.detach()[:, None])
     drawn = torch.cat(latents_drawn(method, images, count=count))
     samples, _, views, _ = drawn.split([count, 2, 2 * count, count])
