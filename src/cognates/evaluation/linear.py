@@ -110,6 +110,22 @@ def linear(
     return results
 
 
+def choosable(target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the classes of a target, it as their numbers, and which images are held out to choose.
+
+    Raises:
+        DataError: there are fewer than two classes, or no image can be held out.
+    """
+    classes, numbers = np.unique(target, return_inverse=True)
+    held = holdout(numbers)
+    if len(classes) < 2 or not held.any():
+        raise DataError(
+            f"Expected at least two classes and images to hold out, got {len(numbers)} images of "
+            f"{len(classes)} classes: a probe cannot be chosen."
+        )
+    return classes, numbers, held
+
+
 def penalties(grid: int) -> np.ndarray:
     """Return the values of 1/C, from strong to weak."""
     return np.logspace(np.log10(RANGE[0]), np.log10(RANGE[1]), grid)
@@ -197,13 +213,7 @@ def fit(
     Raises:
         DataError: there are fewer than two classes, or no image can be held out.
     """
-    classes, target = np.unique(target, return_inverse=True)
-    held = holdout(target)
-    if len(classes) < 2 or not held.any():
-        raise DataError(
-            f"Expected at least two classes and images to hold out, got {len(target)} images of "
-            f"{len(classes)} classes: a probe cannot be chosen."
-        )
+    classes, target, held = choosable(target)
     with matching_threads(x.size):
         path = _path(x, target, held, classes=len(classes), grid=grid, balanced=balanced)
         best = int(np.argmax(path.accuracies))  # the first of equals: the strongest penalty

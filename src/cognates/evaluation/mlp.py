@@ -18,12 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cognates.errors import DataError
 from cognates.evaluation import linear, ridge
 from cognates.evaluation.components import PIXELS, reduce
 from cognates.evaluation.logistic import Scaling
 from cognates.evaluation.memory import once_per_pair
-from cognates.evaluation.splits import holdout
 from cognates.evaluation.subjects import labels, minus, per_image, subjects
 from cognates.random import fold_in, generator
 from cognates.types import Features, Result
@@ -91,13 +89,7 @@ def classify(
     Raises:
         DataError: there are fewer than two classes, or no image can be held out.
     """
-    classes, target = np.unique(target, return_inverse=True)
-    held = holdout(target)
-    if len(classes) < 2 or not held.any():
-        raise DataError(
-            f"Expected at least two classes and images to hold out, got {len(target)} images of "
-            f"{len(classes)} classes: a probe cannot be chosen."
-        )
+    classes, target, held = linear.choosable(target)
 
     batch = batch_size(len(x))
 
