@@ -186,6 +186,16 @@ def test_failed_protocols_are_named_and_give_no_value(fake_run, tmp_path):
     assert "no classes" in report.write([folder]).read_text(encoding="utf8")
 
 
+def test_intervals_of_rare_attributes_are_counted_as_too_narrow(fake_run, tmp_path):
+    folder = fake_run.write(tmp_path / "rare")
+    assert not any("too narrow" in said for said in statements.warnings(collect.read(folder)))
+    rows = json.loads((folder / "results.json").read_text())
+    rows[0]["flags"] = rows[3]["flags"] = ["rare-class"]
+    (folder / "results.json").write_text(json.dumps(rows))
+    said = statements.warnings(collect.read(folder))
+    assert any(f"2 of {len(rows)} intervals are too narrow" in line for line in said)
+
+
 def test_a_collapsed_run_says_so_first(fake_run, tmp_path):
     folder = fake_run.write(tmp_path / "collapsed")
     lines = (folder / "metrics.jsonl").read_text().splitlines()

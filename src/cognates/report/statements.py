@@ -150,6 +150,12 @@ def warnings(record: RunRecord) -> list[str]:
     flags = sorted({flag for r in record.results for flag in r.flags})
     if "edge" in flags:
         said.append("A probe's best penalty lies at the border of its grid.")
+    rare = sum("rare-class" in r.flags for r in record.results)
+    if rare:
+        said.append(
+            f"{rare} of {len(record.results)} intervals are too narrow: an attribute is so rare "
+            "that many resamples hold no image with it."
+        )
     if record.results and not readings.accuracies(record):
         why = "The images have no labels" if _unlabelled(record) else _NOT_RUN
         said.append(f"{why}, so there are no accuracies here: what follows needs none.")
