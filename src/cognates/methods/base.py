@@ -86,6 +86,14 @@ class MethodConfig(ABC):
     models_pixels: ClassVar[bool] = False
     """Whether the method draws images, and so sees them in [0, 1]: without normalisation."""
 
+    @classmethod
+    def migrated(cls, fields: Mapping[str, object]) -> dict[str, object]:
+        """Return the fields of a record, those of an earlier version under today's names.
+
+        By default as they are; a name that is not known afterwards is an error.
+        """
+        return dict(fields)
+
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration with what follows from the run filled in; by default itself.
 
