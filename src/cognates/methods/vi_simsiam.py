@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from cognates.distributed import gather
 from cognates.distributions import concentration_score
 from cognates.errors import ConfigError
-from cognates.methods.base import Method, MethodConfig
+from cognates.methods.base import Latents, Method, MethodConfig
 from cognates.methods.registry import register
 from cognates.networks.heads import (
     Activation,
@@ -117,6 +117,13 @@ class ViSimSiam(Method):
             h.to(torch.promote_types(h.dtype, torch.float32)),
             concentration_score(kappa, dim=self.config.dim),
         )
+
+    def latents(self, images: Tensor) -> Latents:
+        """Return the prediction, the projection and the concentration of views."""
+        h = self.encoder(images)
+        z = self.projector(h)
+        kappa = self.concentration(z if self.config.concentration_input == "projection" else h)
+        return Latents(self.predictor(z), z, kappa)
 
 
 @register
