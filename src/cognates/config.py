@@ -227,9 +227,9 @@ def decode(kind: Any, raw: Any, where: str) -> Any:  # noqa: ANN401  (a type for
             raise ConfigError(
                 f"Expected {where} to be an object with the field 'name', got {raw!r}."
             )
-        return _decode_fields(
-            get(raw["name"]), {k: v for k, v in raw.items() if k != "name"}, where
-        )
+        method = get(raw["name"])
+        fields = method.migrated({k: v for k, v in raw.items() if k != "name"})
+        return _decode_fields(method, fields, where)
     if dataclasses.is_dataclass(kind):
         return _decode_fields(typing.cast(type, kind), raw, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

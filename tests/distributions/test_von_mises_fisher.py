@@ -142,6 +142,18 @@ def test_the_float32_path_is_good_to_2e_6_per_dimension():
         assert (single - double).abs().max() < 2e-6 * dim
 
 
+@pytest.mark.parametrize("dim", [2, 3, 16, 512, 4096])
+def test_the_concentration_for_a_mean_cosine_is_its_inverse(dim):
+    k = torch.cat([torch.logspace(-3, 7, 41, dtype=F64)])
+    mean = von_mises_fisher.mean_cosine(k, dim=dim)
+    found = von_mises_fisher.concentration_for(mean, dim=dim)
+    # 1 - r is about (d-1)/(2k): the rounding of r counts 2k/(d-1) times
+    torch.testing.assert_close(found / k, torch.ones(41, dtype=F64), rtol=0, atol=1e-8)
+    edges = torch.tensor([-0.3, 0.0, 1.0])
+    edge = von_mises_fisher.concentration_for(edges, dim=dim).tolist()
+    assert edge == [0.0, 0.0, math.inf]
+
+
 def test_bad_parameters_are_refused():
     with pytest.raises(ValueError, match="loc"):
         VonMisesFisher(torch.full((4,), 0.4), 1.0)

@@ -25,7 +25,7 @@ CONFIGS = [
     SimSiamConfig(**SMALL, layers=2),
     ViSimSiamConfig(**SMALL),
     ViSimSiamConfig(**SMALL, family="von-mises-fisher", per_dimension=False),
-    ViSimSiamConfig(**SMALL, detach_concentration=True, start=0.4, concentration_hidden=5),
+    ViSimSiamConfig(**SMALL, coupling="detached", start=0.4, concentration_hidden=5),
 ]
 
 
@@ -79,6 +79,14 @@ def test_default_sizes_are_simsiams_for_imagenet():
         (ViSimSiamConfig, "start", 1.0),
         (ViSimSiamConfig, "start", 0.0),
         (ViSimSiamConfig, "concentration_hidden", 0),
+        (ViSimSiamConfig, "family", "gaussian"),
+        (ViSimSiamConfig, "coupling", "loose"),
+        (ViSimSiamConfig, "posterior", "laplace"),
+        (ViSimSiamConfig, "activation", "relu"),
+        (ViSimSiamConfig, "concentration_input", "pixels"),
+        (ViSimSiamConfig, "beta", 1.5),
+        (ViSimSiamConfig, "kl_weight", -1.0),
+        (ViSimSiamConfig, "kl_weight", float("inf")),
     ],
 )
 def test_bad_hyperparameters_are_refused_by_name(kind, field, value):
@@ -154,10 +162,10 @@ def test_no_gradient_reaches_the_target_branch(config):
 def test_detaching_the_concentration_stops_its_gradient_at_the_encoder_only():
     config = ViSimSiamConfig(**SMALL)
     grads = {}
-    for detach in (False, True):
-        method = build(dataclasses.replace(config, detach_concentration=detach)).eval()
+    for coupling in ("joint", "detached"):
+        method = build(dataclasses.replace(config, coupling=coupling)).eval()
         method(batch()).total.backward()
-        grads[detach] = {name: p.grad for name, p in method.named_parameters()}
+        grads[coupling == "detached"] = {name: p.grad for name, p in method.named_parameters()}
     for name in ("concentration.last.weight", "predictor.0.weight", "projector.0.weight"):
         assert torch.equal(grads[True][name], grads[False][name])
     assert not torch.allclose(grads[True]["encoder.1.weight"], grads[False]["encoder.1.weight"])

@@ -25,6 +25,11 @@ CONFIGS = {
     "simsiam": SimSiamConfig(**SMALL),
     "vi-simsiam": ViSimSiamConfig(**SMALL),
     "vi-simsiam-vmf": ViSimSiamConfig(**SMALL, family="von-mises-fisher"),
+    "vi-simsiam-cosine": ViSimSiamConfig(**SMALL, coupling="cosine"),
+    "vi-simsiam-beta": ViSimSiamConfig(**SMALL, coupling="beta-nll", activation="exp"),
+    "vi-simsiam-sampled": ViSimSiamConfig(
+        **SMALL, posterior="sampled", concentration_input="projection"
+    ),
     "ssl-hsic": SslHsicConfig(**SMALL),
     "ssl-hsic-features": SslHsicConfig(**SMALL, target=False, exact_up_to=0, features=16),
 }
@@ -104,7 +109,7 @@ def _answers(rank, world):
 @pytest.mark.ddp
 def test_two_processes_give_the_value_and_gradient_of_one(run_processes):
     expected = _answers(0, 1)
-    assert len(expected) == 13
+    assert len(expected) == 19
     for found in run_processes(_answers):
         assert found.keys() == expected.keys()
         for name, values in expected.items():

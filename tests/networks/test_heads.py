@@ -1,5 +1,7 @@
 """Projector, predictor and concentration head."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,23 @@ def test_kappa_is_softplus_of_a_two_layer_network_times_dim_minus_one():
     a = hidden.clamp(min=0) @ head.last.weight[0] + head.last.bias
     expected = 8 * torch.log1p(a.exp()) + 1e-3
     torch.testing.assert_close(head(h), expected, rtol=1e-12, atol=0)
+
+
+def test_exp_starts_at_the_expected_cosine_and_is_held_where_float32_ends():
+    head = ConcentrationHead(5, 4, 9, 0.4, activation="exp").double().eval()
+    h = torch.randn(7, 5, dtype=torch.float64)
+    start = head(torch.zeros(1, 5, dtype=torch.float64)).detach()
+    assert (start / (start + 8)).item() == pytest.approx(0.4, abs=0.01)
+    logit = head.last(head.norm(head.first(h)).clamp(min=0)).squeeze(-1)
+    torch.testing.assert_close(head(h), 8 * logit.exp() + 1e-3, rtol=1e-12, atol=0)
+    # 15 is where the logarithm is held; its gradient still leads back
+    nn.init.constant_(head.last.bias, 100.0)
+    kappa = head(h)
+    kappa.sum().backward()
+    torch.testing.assert_close(kappa, torch.full_like(kappa, 8 * math.exp(15) + 1e-3))
+    assert head.last.bias.grad.item() > 0
+    with pytest.raises(ConfigError, match="softplus or exp"):
+        ConcentrationHead(5, 4, 9, activation="relu")
 
 
 def test_kappa_is_float32_under_autocast_and_float64_for_a_float64_head():

@@ -225,7 +225,8 @@ def test_a_concentration_head_alone_learns_the_noise_of_synthetic_pairs():
     first = last = 0.0
     for step in range(100):
         kappa = head(x[train]).expand(2, n)
-        loss = vi_simsiam(mu[train].expand(2, n, d), kappa, views[:, train])["alignment"]
+        terms = vi_simsiam(mu[train].expand(2, n, d), kappa, views[:, train], coupling="cosine")
+        loss = terms["concentration"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

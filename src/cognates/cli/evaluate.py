@@ -37,7 +37,7 @@ class Command:
     """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity;
     generative (reconstruction, elbo, generation, generated-views), run where a method draws images;
     and, run only where they are named, mlp, knn-vote, knn-200, gmm, kmeans, clustering,
-    augmentation, celeba (several label columns), dsprites (its factors), dependence."""
+    augmentation, celeba (several label columns), dsprites (its factors), dependence, theory."""
     reference: OptionalRun = None
     """Another run whose encoder compares drawn images with real ones; without: random weights."""
     plugin: OptionalFile = None

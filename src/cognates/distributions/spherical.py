@@ -151,6 +151,14 @@ class Axial(Distribution, ABC):
         relative = self._log_ratio(precise(cosine))
         return (relative - log_area(self.dim)).to(self.loc.dtype)
 
+    def log_prob_at(self, cosine: Tensor) -> Tensor:
+        """Return the log density in nats where mu.z is `cosine`, which broadcasts to (...).
+
+        For many points and many directions at once: the cosines are then one matrix product.
+        """
+        relative = self._log_ratio(precise(cosine).clamp(-1.0, 1.0))
+        return (relative - log_area(self.dim)).to(self.loc.dtype)
+
     def entropy(self) -> Tensor:
         """Return the differential entropy (...) in nats; at concentration 0 it is log A_d."""
         return (log_area(self.dim) - self._divergence()).to(self.loc.dtype)

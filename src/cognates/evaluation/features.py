@@ -204,18 +204,19 @@ def view_pair(
     batch_size: int = 512,
     seed: int = 0,
     progress: Progress | None = None,
+    read: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Features, Features]:
     """Embed two independent training views of every image, drawn from a fixed seed.
 
     The same seed gives the same views to every encoder, and to `view_pixels`. Arguments as in
-    `extract`.
+    `extract`; `read` takes something else of a normalised view than the representation.
     """
     require_eval(method)
     transform = Transform.of(size, mean, std)
 
     @torch.no_grad()
     def embed(view: Tensor) -> np.ndarray:
-        return _array(method.embed(view).representation)
+        return _array(method.embed(view).representation if read is None else read(view))
 
     return _pair(images, views, transform, embed, "backbone", device, batch_size, seed, progress)
 

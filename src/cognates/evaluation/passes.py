@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
-from cognates.errors import ConfigError, StorageError
+from cognates.errors import StorageError
 from cognates.evaluation import drawn, generation, likelihood
 from cognates.evaluation.augmentation import RECIPES, feature_name, view
 from cognates.evaluation.augmentation import reference as reference_recipe
@@ -33,11 +32,12 @@ from cognates.evaluation.features import (
 )
 from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
-from cognates.evaluation.store import cache_key, data_digest, load, save, weights_digest
+from cognates.evaluation.splits import part_of
+from cognates.evaluation.store import cache_key, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET
+from cognates.evaluation.theory import FIT, LATENTS, has_latents, latent_pair
 from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
-from cognates.random import fold_in
 from cognates.types import Features
 
 PIXELS = "pixels"
@@ -70,23 +70,6 @@ def drawable(
     if reference is not None:
         drawn.require_other(reference, method)
     return tuple(name for name in GENERATIVE if name in wanted)
-
-
-def part_of(images: Images, most: int | None, *, seed: int) -> Images:
-    """Return at most `most` of the images, drawn by the seed, in their order."""
-    if most is not None and most < 1:
-        raise ConfigError(f"Expected at least 1 image, got {most}.")
-    if most is None or len(images) <= most:
-        return images
-    generator = np.random.default_rng(fold_in(seed, "images", images.split))
-    rows = np.sort(generator.choice(len(images), most, replace=False))
-    return replace(
-        images,
-        pixels=images.pixels[rows],
-        path=None if images.path is None else images.path[rows],
-        targets={name: values[rows] for name, values in images.targets.items()},
-        digest=f"{data_digest(images)}-{most}-{seed}",
-    )
 
 
 class _Input(TypedDict):
@@ -128,6 +111,7 @@ class FeaturePass:
         with_views: bool = True,
         with_sweeps: bool = True,
         with_augmented: bool = False,
+        with_theory: bool = False,
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
@@ -141,6 +125,7 @@ class FeaturePass:
             with_views: whether view retrieval will run.
             with_sweeps: whether sensitivity will run.
             with_augmented: whether augmentation will run.
+            with_theory: whether theory will run.
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
         """
@@ -156,13 +141,17 @@ class FeaturePass:
                 found[prefix + split] = self._split(
                     f"{subject}-{split}", owner, images, weights, disagreement=disagreement
                 )
-            if with_views:
-                sides = self._views(subject, owner, test, weights)
-                found |= {f"{prefix}{name}": side for name, side in sides.items()}
+            if with_views or with_theory:
+                found |= self._views(subject, owner, test, weights)
+            if with_theory:
+                some = part_of(train, FIT, seed=self.seed)
+                found |= self._views(subject, owner, some, weights, split="train")
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
         if with_sweeps:
             found |= self._sweeps(method, train, found["train"], test)
+        if with_theory:
+            found |= self._latents(method, test)
         if generative:
             found |= self._drawn(method, train, test, generative, reference)
         return found, hashes
@@ -188,28 +177,47 @@ class FeaturePass:
         )
 
     def _views(
-        self, subject: str, owner: Method | None, test: Images, weights: str
+        self,
+        subject: str,
+        owner: Method | None,
+        images: Images,
+        weights: str,
+        *,
+        split: str = "test",
     ) -> dict[str, Features]:
+        prefix = "" if subject == "trained" else f"{subject}-"
         made: list[tuple[Features, Features]] = []
 
         def side(number: int) -> Features:
             if not made:
                 if owner is None:
                     size = self.transform.size
-                    pair = view_pixels(test, views=self.views, size=size, seed=self.seed)
+                    pair = view_pixels(images, views=self.views, size=size, seed=self.seed)
                 else:
-                    pair = view_pair(owner, test, seed=self.seed, **self._input())
+                    pair = view_pair(owner, images, seed=self.seed, **self._input())
                 made.append(pair)
             return made[0][number]
 
         return {
-            f"view{number + 1}-test": self._kept(
-                f"{subject}-view{number + 1}-test",
-                self._key(test, weights, view=number, specs=self._specs(2), seed=self.seed),
+            f"{prefix}view{number + 1}-{split}": self._kept(
+                f"{subject}-view{number + 1}-{split}",
+                self._key(images, weights, view=number, specs=self._specs(2), seed=self.seed),
                 lambda number=number: side(number),
             )
             for number in (0, 1)
         }
+
+    def _latents(self, method: Method, test: Images) -> dict[str, Features]:
+        """Return the posteriors of two views where the method has some."""
+        if not has_latents(method):
+            return {}
+        make = functools.cache(lambda: latent_pair(method, test, seed=self.seed, **self._input()))
+        found = {}
+        for number, name in enumerate(LATENTS):
+            more = {"latents": number, "specs": self._specs(2), "seed": self.seed}
+            key = self._key(test, weights_digest(method), **more)
+            found[name] = self._kept(f"trained-{name}", key, lambda number=number: make()[number])
+        return found
 
     def _augmented(
         self, subject: str, owner: Method | None, train: Images, test: Images, weights: str

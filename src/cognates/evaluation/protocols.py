@@ -22,6 +22,7 @@ from cognates.evaluation.retrieval import view_retrieval
 from cognates.evaluation.sensitivity import sensitivity
 from cognates.evaluation.spread import representation_spread
 from cognates.evaluation.subjects import TARGET
+from cognates.evaluation.theory import theory
 from cognates.evaluation.uncertainty import auroc_error, deciles
 from cognates.evaluation.vote import knn_vote
 from cognates.types import Result
@@ -98,6 +99,12 @@ PROTOCOLS = {
             name="dependence",
             run=dependence,
             summary="HSIC of the representation, and InfoNCE beside its approximation",
+            standard=False,
+        ),
+        Protocol(
+            name="theory",
+            run=theory,
+            summary="J_align and J_uniform of the variational reading",
             standard=False,
         ),
         Protocol(

@@ -24,9 +24,10 @@ from cognates.evaluation.drawn import Reference
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
-from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable, part_of
+from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable
 from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
+from cognates.evaluation.splits import part_of
 from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.methods.base import Method
 from cognates.types import Features, Result
@@ -188,6 +189,7 @@ def evaluate(
         with_views=bool({"view-retrieval", "dependence"} & chosen),
         with_sweeps="sensitivity" in chosen,
         with_augmented="augmentation" in chosen,
+        with_theory="theory" in chosen,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
     )

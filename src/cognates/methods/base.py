@@ -8,11 +8,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from cognates.types import Batch, Embedding, Loss
+
+
+class Latents(NamedTuple):
+    """What a method with posteriors of its own says of n views: p(z|x), and the point of q(z|x)."""
+
+    prediction: Tensor
+    """(n, d) the direction of p(z|x), of any length."""
+    target: Tensor
+    """(n, d) the point of q(z|x), of any length."""
+    concentration: Tensor
+    """(n,) kappa of p(z|x)."""
 
 
 class Method(nn.Module, ABC):
@@ -50,6 +61,11 @@ class Method(nn.Module, ABC):
         del images
         return {}
 
+    def latents(self, images: Tensor) -> Latents | None:
+        """Return the posteriors of normalised views; None: the method has none on a sphere."""
+        del images
+        return None
+
     def disagreement(self, representations: Tensor) -> Tensor | None:
         """Return the default score (n,) of images from the representations (v, n, d) of v views.
 
@@ -85,6 +101,14 @@ class MethodConfig(ABC):
     """Title (authors, year), URL."""
     models_pixels: ClassVar[bool] = False
     """Whether the method draws images, and so sees them in [0, 1]: without normalisation."""
+
+    @classmethod
+    def migrated(cls, fields: Mapping[str, object]) -> dict[str, object]:
+        """Return the fields of a record, those of an earlier version under today's names.
+
+        By default as they are; a name that is not known afterwards is an error.
+        """
+        return dict(fields)
 
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration with what follows from the run filled in; by default itself.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ from cognates.errors import ConfigError
 
 LOG_VARIANCES = (-20.0, 10.0)
 """The range in which `PosteriorHead` holds the log variances of latents."""
+Activation = Literal["softplus", "exp"]
+"""From a head's output to a concentration in units of d - 1."""
+_LARGEST_LOGARITHM = 15.0
+"""Of kappa / (d - 1) under exp: the expected cosine is then 1 - 3e-7, beyond which float32 has no
+more of them."""
 
 
 def projection_mlp(
@@ -120,21 +126,23 @@ def hidden_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 class ConcentrationHead(nn.Module):
     r"""Predict the concentration kappa of a distribution on the sphere from a representation.
 
-    Formula: kappa = (d - 1) softplus(a(h)) + 1e-3 with a = Linear - BN - ReLU - Linear. The factor
-    d - 1 makes the expected cosine c = kappa / (kappa + d - 1) free of the dimension; at the start
-    softplus(a) = c_0 / (1 - c_0), so that c = c_0 for every image.
+    Formula: kappa = (d - 1) f(a(h)) + 1e-3 with a = Linear - BN - ReLU - Linear and f softplus or
+    exp. The factor d - 1 makes the expected cosine c = kappa / (kappa + d - 1) free of the
+    dimension; at the start f(a) = c_0 / (1 - c_0), so that c = c_0 for every image.
 
     Args:
         width: features of the representation, at least 1.
         hidden: features of the hidden layer, at least 1.
         dim: d, the dimension of the space that the sphere lies in, at least 2.
         start: c_0 in (0, 1).
+        activation: f. softplus grows like a, exp with it; exp holds a below 15, beyond which the
+            gradient passes as if it did not.
 
     Returns:
         From `forward`: (n,) kappa > 0 in float32, or float64 if the head is, also under autocast.
 
     Raises:
-        ConfigError: a size is too small or `start` is outside (0, 1).
+        ConfigError: a size is too small, `start` is outside (0, 1), or the activation is unknown.
 
     Example:
         >>> head = ConcentrationHead(8, 2, 5).eval()
@@ -143,7 +151,15 @@ class ConcentrationHead(nn.Module):
         [0.25, 0.25, 0.25]
     """
 
-    def __init__(self, width: int, hidden: int, dim: int, start: float = 0.25) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        dim: int,
+        start: float = 0.25,
+        *,
+        activation: Activation = "softplus",
+    ) -> None:
         """Make the head; see the class for the arguments."""
         super().__init__()
         _at_least_one(width=width, hidden=hidden)
@@ -151,7 +167,9 @@ class ConcentrationHead(nn.Module):
             raise ConfigError(f"Expected 'dim' of at least 2, got {dim}.")
         if not 0.0 < start < 1.0:
             raise ConfigError(f"Expected 'start' between 0 and 1 (a cosine), got {start}.")
-        self.dim = dim
+        if activation not in ("softplus", "exp"):
+            raise ConfigError(f"Expected 'activation' softplus or exp, got {activation!r}.")
+        self.dim, self.activation = dim, activation
         self.first = nn.Linear(width, hidden)
         self.norm = nn.BatchNorm1d(hidden)
         self.last = nn.Linear(hidden, 1)
@@ -159,7 +177,8 @@ class ConcentrationHead(nn.Module):
         nn.init.normal_(self.last.weight, std=0.01 / math.sqrt(hidden))
         odds = start / (1.0 - start)
         # The inverse of softplus, log(exp(odds) - 1), in a form that does not overflow.
-        nn.init.constant_(self.last.bias, odds + math.log(-math.expm1(-odds)))
+        inverse = odds + math.log(-math.expm1(-odds))
+        nn.init.constant_(self.last.bias, inverse if activation == "softplus" else math.log(odds))
 
     def forward(self, representation: Tensor) -> Tensor:
         """Return kappa (n,) of representations (n, width)."""
@@ -170,7 +189,11 @@ class ConcentrationHead(nn.Module):
             )
             logit = self.last(hidden).squeeze(-1)
             logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
-            return (self.dim - 1) * functional.softplus(logit) + 1e-3
+            if self.activation == "softplus":
+                return (self.dim - 1) * functional.softplus(logit) + 1e-3
+            # A plain clamp has no gradient beyond its end: a concentration there could not fall.
+            held = logit + (logit.clamp(max=_LARGEST_LOGARITHM) - logit).detach()
+            return (self.dim - 1) * held.exp() + 1e-3
 
 
 class PosteriorHead(nn.Module):

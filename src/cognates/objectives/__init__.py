@@ -7,15 +7,31 @@ from cognates.objectives.generative import (
     group_elbo,
     importance_weighted_bound,
 )
+from cognates.objectives.inference import (
+    categorical_terms,
+    j_align,
+    j_kl,
+    j_uniform,
+    log_eta,
+    product_of_experts,
+    variational_terms,
+)
 from cognates.objectives.siamese import negative_cosine
 from cognates.objectives.variational import vi_simsiam
 
 __all__ = [
+    "categorical_terms",
     "consistency_elbo",
     "elbo",
     "group_elbo",
     "importance_weighted_bound",
+    "j_align",
+    "j_kl",
+    "j_uniform",
+    "log_eta",
     "negative_cosine",
+    "product_of_experts",
     "ssl_hsic",
+    "variational_terms",
     "vi_simsiam",
 ]

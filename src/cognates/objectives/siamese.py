@@ -67,13 +67,20 @@ def pair_cosines(
             "Expected prediction and projection of one shape (v, n, d) with at least two views, "
             f"got {tuple(prediction.shape)} and {tuple(projection.shape)}: stack views on axis 0."
         )
-    mu, target = _unit(prediction), _unit(projection.detach())
+    return cosines_between(unit(prediction), unit(projection.detach()))
+
+
+def cosines_between(
+    mu: Float[Tensor, "v n d"], target: Float[Tensor, "v n d"]
+) -> Float[Tensor, "v others n"]:
+    """Return mu^i . t^j of unit vectors at [i, :, image], for the v - 1 views j != i in order."""
     # A product and a sum, not a matrix product: no reduced precision on any device.
     return torch.stack(
-        [(mu[i] * torch.cat([target[:i], target[i + 1 :]])).sum(-1) for i in range(len(prediction))]
+        [(mu[i] * torch.cat([target[:i], target[i + 1 :]])).sum(-1) for i in range(len(mu))]
     )
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes d"]:
+    """Return rows of unit length in float32 or better; a row of zeros stays one."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)

@@ -31,6 +31,7 @@ from cognates.errors import ConfigError, DataError, Interrupted
 from cognates.random import fold_in
 from cognates.training import checkpoint, monitors, prepare, record, storage
 from cognates.training.launch import Signals, agree, engine, launch
+from cognates.training.theory import TheoryMonitor
 from cognates.types import Batch, Loss, Terms
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
     collapse = monitors.CollapseMonitor(stop=plan.stop_on_collapse, low=begun.low_readings)
     saver = checkpoint.Saver(run, method, optimiser, minutes=plan.checkpoint_minutes)
     main = fabric.is_global_zero
+    theory = TheoryMonitor(config, images, device=fabric.device)
     log = record.Record(run, plan, begun, per_epoch=per_epoch, main=main, show=show)
     micro_batches = _micro_batches(config, images, fabric, begun.step, total)
 
@@ -146,10 +148,9 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
             log.tick(done)
             if measure:
                 seen = monitors.measure(projections)
+                more = {"extra": extra, **(theory.read(method) if epoch_end and main else {})}
                 waited = micro_batches.wait_seconds
-                log.metrics(
-                    arrived[-1], list(terms), waited, learning_rate=rate, **seen, extra=extra
-                )
+                log.metrics(arrived[-1], list(terms), waited, learning_rate=rate, **seen, **more)
                 warning = collapse.read(done, projections.shape, last=done == total, **seen)
                 if warning:
                     log.log(warning)

@@ -127,7 +127,8 @@ class Record:
             reading: the step and its numbers.
             terms: which of the numbers add up to the loss.
             wait_seconds: time spent waiting for data since the loop began.
-            measured: learning_rate, spread, effective_rank, extra (floats or scalar tensors).
+            measured: learning_rate, spread, effective_rank, extra (floats or scalar tensors); at an
+                epoch's end theory.
         """
         if not self._main:
             return
