@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from cognates.data.cache import stored_size
 from cognates.data.decode import Item, UnreadableError, decode
-from cognates.errors import ConfigError, DataError
+from cognates.errors import ConfigError, DataError, nearest
 from cognates.evaluation import drawings
 from cognates.evaluation.features import Transform, by_views, score_views
+from cognates.evaluation.gallery import percentiles
+from cognates.evaluation.knn import DISTANCE
+from cognates.evaluation.relative import SCORES, against, offered
 from cognates.training import prepare
 from cognates.training.checkpoint import LoadedModel, read_model
 from cognates.types import Embedding
@@ -38,6 +41,8 @@ class Model:
         self.config = loaded.config
         self.method = loaded.method.to(device)
         self.default_score = loaded.default_score
+        self.bank = loaded.bank
+        self.own_score = loaded.own_score
         self.quantiles = loaded.quantiles
         self.device = device
         data = loaded.config.data
@@ -59,10 +64,16 @@ class Model:
         """The trained encoder, a plain module (n, c, h, w) -> (n, d) on normalised test views."""
         return self.method.encoder
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The uncertainties that `embed` can give, the default one first."""
+        return tuple(dict.fromkeys([self.default_score, *offered(self.bank, self.own_score)]))
+
     def embed(
         self,
         images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
         *,
+        score: str | None = None,
         batch_size: int = 256,
     ) -> Embedding:
         r"""Return the representation and the uncertainty of images.
@@ -70,18 +81,21 @@ class Model:
         Args:
             images: a uint8 array or tensor (n, c, h, w), a list of paths or PIL images of any size,
                 or a SOURCE, whose images come in its order, without those that cannot be read.
+            score: one of `scores`; None: the default one, which the model was saved with.
             batch_size: images per forward pass; the result does not depend on it.
 
         Returns:
             Embedding(representation (n, d) float32, uncertainty (n,) float64) on the CPU. The
-            uncertainty is the method's default score: larger is less certain.
+            uncertainty is larger for the less certain.
 
         Raises:
+            ConfigError: the model has no such score.
             DataError: an image cannot be read, or the array is not uint8 (n, c, h, w).
         """
         parts, scores = [], []
+        self._known(score)
         for pixels in self._chunks(images, batch_size):
-            representation, uncertainty = self.embed_stored(pixels)
+            representation, uncertainty = self.embed_stored(pixels, score=score)
             parts.append(representation)
             scores.append(uncertainty)
         if not parts:
@@ -90,14 +104,25 @@ class Model:
             torch.from_numpy(np.concatenate(parts)), torch.from_numpy(np.concatenate(scores))
         )
 
-    def embed_stored(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def embed_stored(
+        self, pixels: np.ndarray, *, score: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Embed images as the cache stores them, (n, c, s, s) uint8, in one pass."""
+        name = self._known(score)
         spec = self.config.views[0] if by_views(self.method) else None
         chunk = torch.from_numpy(np.array(pixels)).to(self.device)
+        compared = self.bank is not None and name in (*SCORES, DISTANCE)
         representation, scores = score_views(
-            self.method, chunk, spec=spec, transform=self._transform, further=False
+            self.method,
+            chunk,
+            spec=spec,
+            transform=self._transform,
+            further=not compared and name not in (self.own_score, "norm"),
         )
-        return representation, scores[self.default_score]
+        if compared:
+            assert self.bank is not None
+            scores |= against(self.bank, representation, scores, parts=True)
+        return representation, scores[name]
 
     def reconstruct(
         self,
@@ -170,19 +195,36 @@ class Model:
         prior = drawing.config.prior_of(1)
         return drawings.views_like(self.method, view, prior, count=count, seed=seed)[0].cpu()
 
-    def percentile(self, uncertainty: Tensor | np.ndarray) -> np.ndarray:
+    def percentile(
+        self, uncertainty: Tensor | np.ndarray, *, score: str | None = None
+    ) -> np.ndarray:
         """Return the percentile in [0, 100] of uncertainties (n,) among the training images.
 
         At 99 only one training image in a hundred is less certain: that is a threshold for "do not
-        trust" which means the same for every method.
+        trust" which means the same for every method and every score.
+
+        Args:
+            uncertainty: values of one score.
+            score: its name; None: the default score.
+
+        Returns:
+            (n,) float64; NaN where the model keeps nothing to compare that score with.
         """
         values = np.asarray(uncertainty, dtype=np.float64)
-        # Among equal quantiles (many images with one score) interpolation is ambiguous: the middle.
-        low = np.searchsorted(self.quantiles, values, side="left")
-        high = np.searchsorted(self.quantiles, values, side="right")
-        between = np.interp(values, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
-        middle = (low + high - 1) / 2 * 100 / (len(self.quantiles) - 1)
-        return np.where(high > low, middle, between).clip(0, 100)
+        quantiles = self.quantiles_of(score)
+        return np.full(len(values), np.nan) if quantiles is None else percentiles(values, quantiles)
+
+    def quantiles_of(self, score: str | None = None) -> np.ndarray | None:
+        """Return the percentiles 0 to 100 (101,) of a score among the training images."""
+        name = self._known(score)
+        if self.bank is None:
+            return self.quantiles if name == self.own_score else None
+        return np.quantile(self.bank.scores[name], np.linspace(0, 1, 101))
+
+    def _known(self, score: str | None) -> str:
+        if score is None or score in self.scores:
+            return score or self.default_score
+        raise ConfigError(f"Unknown score '{score}' of this model: {nearest(score, self.scores)}.")
 
     def _chunks(self, images: Any, batch_size: int) -> Iterator[np.ndarray]:  # noqa: ANN401
         if isinstance(images, str):

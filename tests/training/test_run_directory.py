@@ -11,13 +11,15 @@ import torch
 from cognates.config import RunConfig, read
 from cognates.data.views import ViewSpec
 from cognates.errors import (
+    CognatesWarning,
     ConfigError,
     DataError,
     Interrupted,
     StorageError,
 )
-from cognates.training import checkpoint, storage
+from cognates.training import storage
 from cognates.training.checkpoint import finalise, read_model
+from cognates.training.prepare import load_images
 
 
 def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_path, fit):
@@ -84,10 +86,15 @@ def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path, fit,
     assert loaded.config == resolved
     assert not any(module.training for module in loaded.method.modules())
     assert loaded.default_score == "concentration"
-    assert loaded.bank["representation"].shape == (64, 16)
-    assert loaded.bank["uncertainty"].shape == (64,)
+    assert loaded.bank.representation.shape == (64, 16)
+    assert loaded.bank.own == "concentration"
+    assert set(loaded.bank.scores) == {
+        *("concentration", "norm", "knn-distance", "nearest"),
+        *("relative", "relative-distance", "consensus"),
+    }
+    assert all(values.shape == (64,) for values in loaded.bank.scores.values())
     np.testing.assert_allclose(
-        loaded.quantiles, np.quantile(loaded.bank["uncertainty"], np.linspace(0, 1, 101))
+        loaded.quantiles, np.quantile(loaded.bank.scores["concentration"], np.linspace(0, 1, 101))
     )
     for name, value in weights(tmp_path / "run").items():
         assert torch.equal(loaded.method.state_dict()[name], value)
@@ -142,10 +149,65 @@ def test_a_plug_in_replaces_no_file_of_that_name(plugin, tmp_path, fit):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["plugin.py"]
 
 
-def test_the_bank_is_thinned_evenly_without_copying_pixels(config, tmp_path, monkeypatch, fit):
-    monkeypatch.setattr(checkpoint, "BANK_SIZE", 20)
+def test_the_bank_is_drawn_by_the_seed_of_the_run(config, changed, tmp_path, fit):
+    from cognates.training import bank
+
     fit(config, tmp_path / "run")
-    assert read_model(tmp_path / "run").bank["representation"].shape == (16, 16)
+    loaded = read_model(tmp_path / "run")
+    images = load_images(loaded.config)
+    every = loaded.bank.representation
+    found = [
+        bank.of_images(loaded.method, images, changed(loaded.config, training__seed=seed), most=20)
+        for seed in (0, 0, 1)
+    ]
+    rows = [[int((every @ z).argmax()) for z in one.representation] for one in found]
+    assert [len(set(one)) for one in rows] == [20, 20, 20]
+    assert rows[0] == rows[1] == sorted(rows[0])
+    assert rows[0] != rows[2]
+
+
+def test_a_model_with_a_bank_of_an_earlier_version_has_every_score(config, tmp_path, fit):
+    fit(config, tmp_path / "run")
+    bank = read_model(tmp_path / "run").bank
+    folder = tmp_path / "run" / "model"
+    norm = -bank.scores["norm"].astype(np.float32)[:, None]
+    old = {
+        "representation": torch.from_numpy(bank.representation * norm),
+        "uncertainty": torch.from_numpy(bank.scores["concentration"]),
+    }
+    _put(folder, storage.encode_tensors(old))
+    again = read_model(tmp_path / "run").bank
+    assert set(again.scores) == set(bank.scores)
+    for name, values in bank.scores.items():
+        np.testing.assert_allclose(again.scores[name], values, rtol=2e-3, atol=2e-3)  # float16
+    _put(folder, storage.encode_tensors({"representation": old["representation"]}))
+    with pytest.raises(StorageError, match="Expected the bank of a model"):
+        read_model(tmp_path / "run")
+
+
+def test_a_model_without_a_bank_falls_back_on_its_own_score_and_says_so(config, tmp_path, fit):
+    fit(config, tmp_path / "run")
+    folder = tmp_path / "run" / "model"
+    (folder / "bank.safetensors").unlink()
+    record = json.loads((folder / "model.json").read_text())
+    del record["sha256"]["bank.safetensors"]
+    (folder / "model.json").write_text(json.dumps(record))
+    own = read_model(tmp_path / "run")
+    assert own.bank is None
+    assert own.quantiles.shape == (101,)
+    record["default_score"] = "consensus"
+    (folder / "model.json").write_text(json.dumps(record))
+    with pytest.warns(CognatesWarning, match="no bank of training images.*'concentration'"):
+        loaded = read_model(tmp_path / "run")
+    assert loaded.default_score == "concentration"
+    assert loaded.quantiles is None
+
+
+def _put(folder, data):
+    (folder / "bank.safetensors").write_bytes(data)
+    record = json.loads((folder / "model.json").read_text())
+    record["sha256"]["bank.safetensors"] = storage.sha256(data)
+    (folder / "model.json").write_text(json.dumps(record))
 
 
 def test_an_interrupted_run_can_be_made_a_model_and_still_resumed(

@@ -86,7 +86,7 @@ def test_the_model_keeps_the_averaged_encoder_and_nothing_of_training(hsic, tmp_
         assert torch.equal(kept[name.removeprefix("average.")], whole[name])
     loaded = read_model(run)
     assert loaded.default_score == "kernel-disagreement"
-    assert (loaded.bank["uncertainty"] >= 0).all()
+    assert (loaded.bank.scores[loaded.default_score] >= 0).all()
     assert loaded.quantiles[-1] > 0
 
 

@@ -95,7 +95,7 @@ def extract(
 
     Formula: `norm` = -|h|; `view-disagreement` = 1 - mean over pairs of views of cos(h, h'), over 8
     views whose parameters are fixed and shared by all images; the method's own score under its
-    `default_score`, from the test view or (`Method.disagreement`) from the same 8 views.
+    name `own`, from the test view or (`Method.disagreement`) from the same 8 views.
 
     Args:
         method: in eval mode, on `device`.
@@ -166,7 +166,7 @@ def score_views(
     norms = np.linalg.norm(representation.astype(np.float64), axis=1)
     scores = {"norm": -norms}
     if embedding.uncertainty is not None:
-        scores[method.default_score] = _array(embedding.uncertainty, np.float64)
+        scores[method.own] = _array(embedding.uncertainty, np.float64)
     if further:
         scores |= {k: _array(u, np.float64) for k, u in method.further_scores(view).items()}
     if spec is not None:
@@ -180,9 +180,9 @@ def score_views(
 
 
 def by_views(method: Method) -> bool:
-    """Return whether the method's default score is one of several views of an image."""
+    """Return whether the method's own score is one of several views of an image."""
     own = type(method).disagreement is not Method.disagreement
-    return own or method.default_score == DISAGREEMENT
+    return own or method.own == DISAGREEMENT
 
 
 def pixels(images: Images, size: int, *, batch_size: int = 4096) -> Features:
@@ -289,7 +289,7 @@ def _disagreement(
     scores = {DISAGREEMENT: 1 - ((total * total).sum(axis=1) - v) / (v * (v - 1))}
     own = method.disagreement(torch.stack(seen))
     if own is not None:
-        scores[method.default_score] = own.detach().double().cpu().numpy()
+        scores[method.own] = own.detach().double().cpu().numpy()
     return scores
 
 

@@ -7,8 +7,9 @@ one that cannot be read is made again.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,7 +18,7 @@ import torch
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import StorageError
-from cognates.evaluation import drawn, generation, likelihood
+from cognates.evaluation import drawn, generation, likelihood, relative
 from cognates.evaluation.augmentation import RECIPES, feature_name, view
 from cognates.evaluation.augmentation import reference as reference_recipe
 from cognates.evaluation.components import reduce
@@ -31,6 +32,7 @@ from cognates.evaluation.features import (
     view_pixels,
 )
 from cognates.evaluation.knn import DISTANCE
+from cognates.evaluation.relative import Bank
 from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
 from cognates.evaluation.splits import part_of
 from cognates.evaluation.store import cache_key, load, save, weights_digest
@@ -100,6 +102,10 @@ class FeaturePass:
     device: torch.device | str
     batch_size: int
     say: Callable[[str], None]
+    bank: Bank | None = None
+    """Training images that scores are compared with; None: made of the training features."""
+    default_score: str | None = None
+    """The uncertainty that the method stands for; None: the method says."""
 
     def features(
         self,
@@ -148,8 +154,15 @@ class FeaturePass:
                 found |= self._views(subject, owner, some, weights, split="train")
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
+        default = self.default_score or method.default_score
+        bank = self.bank or relative.bank_of(found["train"], own=method.own, seed=self.seed)
+        if bank is not None:
+            for split in ("train", "test"):
+                found[split] = self._compared_with(bank, found[split], hashes["trained"])
+        if default in found["test"].scores:
+            found["test"] = replace(found["test"], default_score=default)
         if with_sweeps:
-            found |= self._sweeps(method, train, found["train"], test)
+            found |= self._sweeps(method, train, found["train"], test, bank, default)
         if with_theory:
             found |= self._latents(method, test)
         if generative:
@@ -259,23 +272,42 @@ class FeaturePass:
         # pixels are kept as components, which is all that is read of them
         return reduce(first, second) if owner is None else (first, second)
 
+    def _compared_with(self, bank: Bank, features: Features, key: str) -> Features:
+        """Return features with their scores against the bank, if they have what that takes."""
+        if bank.own not in features.scores:
+            return features
+        digest = hashlib.sha256(f"{key} {bank.digest}".encode()).hexdigest()[:16]
+        name = f"trained-{features.split}-relative"
+        scores = self._kept(name, digest, lambda: relative.with_scores(features, bank)).scores
+        return replace(features, scores={**features.scores, **scores})
+
     def _sweeps(
-        self, method: Method, train: Images, bank: Features, test: Images
+        self,
+        method: Method,
+        train: Images,
+        seen: Features,
+        test: Images,
+        bank: Bank | None,
+        default: str,
     ) -> dict[str, Features]:
         made: dict[str, Features] = {}
 
         def one(name: str) -> Features:
             if not made:
-                made.update(sweep(method, test, bank=bank, seed=self.seed, **self._input()))
+                options = {"seed": self.seed, "compared": bank, "default_score": default}
+                made.update(sweep(method, test, bank=seen, **options, **self._input()))
             return made[name]
 
         weights = weights_digest(method)
         found = {}
-        beside = (*LABEL_FREE, *(score for score in DRAWN if score in bank.scores))
-        for score in dict.fromkeys((method.default_score, *beside)):
+        beside = (*LABEL_FREE, *(score for score in DRAWN if score in seen.scores))
+        ours = (method.own, *(relative.SCORES if bank is not None else ()))
+        for score in dict.fromkeys((default, *beside, *ours)):
             against = {"bank": self._key(train, weights)} if score == DISTANCE else {}
+            if bank is not None and score in relative.SCORES:
+                against = {"bank": bank.digest}
             for change in CHANGES:
-                name = sweep_name(change, score, method.default_score)
+                name = sweep_name(change, score, default)
                 key = self._key(
                     test, weights, sweep=name, specs=self._specs(1), seed=self.seed, **against
                 )

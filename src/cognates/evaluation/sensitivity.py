@@ -19,7 +19,7 @@ from torch.nn.functional import conv2d, interpolate, pad
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
-from cognates.evaluation import bootstrap, knn
+from cognates.evaluation import bootstrap, knn, relative
 from cognates.evaluation.features import (
     DISAGREEMENT,
     Transform,
@@ -28,6 +28,7 @@ from cognates.evaluation.features import (
     score_views,
 )
 from cognates.evaluation.ranks import mid_ranks, spearman
+from cognates.evaluation.relative import Bank
 from cognates.evaluation.store import check
 from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
@@ -54,6 +55,8 @@ def sweep(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     bank: Features | None = None,
+    compared: Bank | None = None,
+    default_score: str | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     limit: int = LIMIT,
@@ -62,6 +65,8 @@ def sweep(
     """Score at most `limit` random images under every severity; arguments as in `features.extract`.
 
     `bank` are features of the training images, for `knn-distance`; None: without that score.
+    `compared` is what the `relative` scores compare with, and `default_score` the one that the
+    method stands for; None: without them, and the method says.
 
     Returns:
         `crop-test` and `blur-test`: features without a representation, with the method's default
@@ -69,7 +74,7 @@ def sweep(
         `view-disagreement` is that of the first 200 random images alone.
     """
     require_eval(method)
-    default = method.default_score
+    default = default_score or method.default_score
     order = np.random.default_rng(fold_in(seed, "sensitivity")).permutation(len(images))
     rows, few = np.sort(order[:limit]), np.sort(order[: min(limit, FEW)])
     look = _Look(
@@ -78,6 +83,7 @@ def sweep(
         transform=Transform.of(size, mean, std),
         device=device,
         batch_size=batch_size,
+        compared=compared,
     )
     own_views = by_views(method)
     tables = look.tables(rows, spec=views[0] if own_views else None, bank=bank)
@@ -122,6 +128,7 @@ class _Look:
     transform: Transform
     device: torch.device | str
     batch_size: int
+    compared: Bank | None = None
 
     def tables(
         self, rows: np.ndarray, *, spec: ViewSpec | None, bank: Features | None
@@ -157,6 +164,8 @@ class _Look:
         if bank is not None:
             seen = Features(representation=found, index=np.arange(len(found)))
             scores[knn.DISTANCE] = knn.knn_distance(bank, seen)
+        if self.compared is not None and self.compared.own in scores:
+            scores |= relative.against(self.compared, found, scores)
         return scores
 
 
@@ -172,7 +181,7 @@ def sensitivity(
 
     These are about the default score; `crop-per-image/SCORE` and so on are about the baselines
     `norm`, `knn-distance` and `view-disagreement`, for a method that draws images also about
-    `reconstruction` and `negative-elbo`, and `crop-per-image/default-minus-SCORE` is the
+    `reconstruction` and `negative-elbo`, and about the scores against the bank; and `crop-per-image/default-minus-SCORE` is the
     paired difference on the images that both scores have seen.
 
     Args:
@@ -196,10 +205,8 @@ def sensitivity(
             )
         own, records = _correlations(change, swept, seed, of_default=True)
         results += records
-        for score in (*LABEL_FREE, *DRAWN):
-            rival = others.get(f"{change}-{score}-test")
-            if rival is None or score == swept.default_score:
-                continue
+        for score in _beside(change, swept.default_score, others):
+            rival = others[f"{change}-{score}-test"]
             each, records = _correlations(change, rival, seed, of_default=False)
             shared = own[np.isin(swept.index, rival.index)]
             if len(shared) != len(each):
@@ -239,6 +246,17 @@ def _correlations(
         _record(f"{change}-{name}{suffix}", value, samples, n, seed, settings, flags)
         for name, (value, samples) in columns.items()
     ]
+
+
+def _beside(change: str, default: str | None, others: Mapping[str, Features]) -> list[str]:
+    """Return the scores beside the default one that were swept, the baselines first."""
+    swept = {
+        name.removeprefix(f"{change}-").removesuffix("-test")
+        for name in others
+        if name.startswith(f"{change}-") and name != f"{change}-test"
+    } - {default}
+    first = [score for score in (*LABEL_FREE, *DRAWN) if score in swept]
+    return [*first, *sorted(swept - {*first})]
 
 
 def _severities(swept: Features) -> np.ndarray:

@@ -27,6 +27,7 @@ from cognates.evaluation.gallery import write_gallery
 from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable
 from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
+from cognates.evaluation.relative import Bank
 from cognates.evaluation.splits import part_of
 from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.methods.base import Method
@@ -123,6 +124,8 @@ def evaluate(
     quantiles: np.ndarray | None = None,
     images: int | None = None,
     reference: Reference | None = None,
+    bank: Bank | None = None,
+    default_score: str | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -152,6 +155,8 @@ def evaluate(
             for its protocol, 20,000 and 5,000. Settings record under `train` how many training
             images those were, where they were not all.
         reference: the encoder that samples are compared by; None: a random convolutional one.
+        bank: training images that the `relative` scores compare with; None: drawn from `train`.
+        default_score: the uncertainty that the method stands for; None: the method says.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -178,6 +183,8 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         say=progress or (lambda line: None),
+        bank=bank,
+        default_score=default_score,
     )
     whole, given = test, train
     train, test = _taken(train, test, images, named, seed)

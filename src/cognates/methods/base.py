@@ -34,11 +34,19 @@ class Method(nn.Module, ABC):
 
     encoder: nn.Module
     default_score: ClassVar[str]
-    """The uncertainty the method stands for, by its name in `docs/architecture.md`."""
+    """The uncertainty the method stands for, by its name in `docs/architecture.md`: its own, or one
+    of `evaluation.relative` that compares its own with those of training images."""
+    own_score: ClassVar[str] = ""
+    """The name of what `embed` or `disagreement` gives, where that is not the default score."""
     score_cost: ClassVar[str] = "free"
     """What the default score costs, in words."""
     total_steps: int | None = None
     """Steps of the whole run, for schedules; set before the first step, None outside of a run."""
+
+    @property
+    def own(self) -> str:
+        """The name of the uncertainty that the method itself gives."""
+        return self.own_score or self.default_score
 
     @abstractmethod
     def forward(self, batch: Batch) -> Loss:

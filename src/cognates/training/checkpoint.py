@@ -7,10 +7,10 @@ checksums in `state.json` tell a complete one from a damaged one. Nothing is pic
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cognates.config import RunConfig, encode
-from cognates.errors import ConfigError, StorageError
+from cognates.errors import CognatesWarning, ConfigError, StorageError
 from cognates.methods.base import Method
 from cognates.methods.registry import plugin_of
 from cognates.training import storage
@@ -29,15 +29,13 @@ from cognates.training.prepare import build_method, load_images, parse_config, r
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
-    from cognates.types import Features
+    from cognates.evaluation.relative import Bank
 
 _VERSION = 1
 _WEIGHTS, _OPTIMISER, _STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
 _MODEL, _BANK = "model.json", "bank.safetensors"
 SAVE_SHARE = 0.02
 """An epoch's end is saved only where that keeps saving below this share of the time."""
-BANK_SIZE = 10_000
-"""Most training images whose features are kept beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,13 @@ class LoadedModel:
     method: Method
     """In evaluation mode, float32, on the CPU."""
     default_score: str
-    quantiles: np.ndarray
-    """(101,) float64: the percentiles 0 to 100 of the default score over the bank's images."""
-    bank: dict[str, np.ndarray]
-    """`representation` (n, d) float32 and `uncertainty` (n,) float64 of training images."""
+    own_score: str
+    """What the method itself gives; the default score may compare it with training images'."""
+    quantiles: np.ndarray | None
+    """(101,) float64: the percentiles 0 to 100 of the default score over the bank's images; None:
+    they are not known."""
+    bank: Bank | None
+    """Training images with their scores; None: the run has none beside its weights."""
 
 
 class Saver:
@@ -187,7 +188,7 @@ def finalise(
         ConfigError: the run has no checkpoint, or needs a plug-in.
         StorageError: the checkpoint is damaged or `model/` cannot be written.
     """
-    from cognates.evaluation.features import extract
+    from cognates.training import bank
 
     run = Path(run)
     config = read_config(run, plugin=plugin)
@@ -199,38 +200,29 @@ def finalise(
     method.finish()
     method.eval()
     images = load_images(config, progress=progress) if images is None else images
-    features = extract(
-        method.to(device),
-        _thinned(images, BANK_SIZE),
-        views=config.views,
-        size=config.data.image_size,
-        mean=config.data.mean,
-        std=config.data.std,
-        device=device,
-    )
-    write_model(run, method, config, features=features)
+    method.to(device)
+    write_model(run, method, config, bank=bank.of_images(method, images, config, device=device))
 
 
-def write_model(run: Path, method: Method, config: RunConfig, *, features: Features) -> None:
+def write_model(run: Path, method: Method, config: RunConfig, *, bank: Bank) -> None:
     """Write `model/`: weights, record and the bank of training features; nothing else is needed.
 
     Args:
         run: the run directory.
         method: the trained method.
         config: its configuration, resolved.
-        features: of at most 10,000 training images, with the method's default score.
+        bank: of training images, with the method's default score.
 
     Raises:
         StorageError: a file cannot be written; `model.json`, which vouches for the others, is last.
     """
-    score = np.asarray(features.scores[method.default_score], dtype=np.float64)
-    bank = {
-        "representation": torch.from_numpy(np.asarray(features.representation, dtype=np.float32)),
-        "uncertainty": torch.from_numpy(score),
-    }
+    from cognates.training.bank import tensors
+
+    # A bank of one image cannot be compared with: what it says of itself is all there is.
+    default = method.default_score if method.default_score in bank.scores else method.own
     files = {
         _WEIGHTS: storage.encode_tensors(method.state_dict()),
-        _BANK: storage.encode_tensors(bank),
+        _BANK: storage.encode_tensors(tensors(bank)),
     }
     plugin = plugin_of(config.method)
     if plugin is not None:
@@ -238,9 +230,10 @@ def write_model(run: Path, method: Method, config: RunConfig, *, features: Featu
     record = {
         "version": _VERSION,
         "config": encode(config),
-        "default_score": method.default_score,
-        "width": int(features.representation.shape[1]),
-        "quantiles": np.quantile(score, np.linspace(0, 1, 101)).tolist(),
+        "default_score": default,
+        "own_score": method.own,
+        "width": int(bank.representation.shape[1]),
+        "quantiles": np.quantile(bank.scores[default], np.linspace(0, 1, 101)).tolist(),
         "sha256": {name: storage.sha256(data) for name, data in files.items()},
     }
     folder = Path(run) / "model"
@@ -274,9 +267,10 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
         )
     try:
         record = json.loads((folder / _MODEL).read_text(encoding="utf8"))
-        sums = record["sha256"][_WEIGHTS], record["sha256"][_BANK]
+        sums = record["sha256"][_WEIGHTS], record["sha256"].get(_BANK)
         quantiles = np.asarray(record["quantiles"], dtype=np.float64)
         text, default_score = json.dumps(record["config"]), record["default_score"]
+        own = record.get("own_score", default_score)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(
             f"Expected the record of a model, got '{folder / _MODEL}' that cannot be read: restore "
@@ -286,14 +280,35 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
     method = build_method(config, initial=False)
     method.finish()
     _load_weights(method, storage.read_tensors(folder / _WEIGHTS, sums[0]), folder)
-    bank = storage.read_tensors(folder / _BANK, sums[1])
+    bank = None if sums[1] is None else _read_bank(folder / _BANK, sums[1], own)
+    if bank is None and default_score != own:
+        warnings.warn(
+            f"'{run}' has no bank of training images, which its score '{default_score}' needs: "
+            f"its uncertainty is '{own}', and no percentile goes with it.",
+            CognatesWarning,
+            stacklevel=2,
+        )
+        default_score, quantiles = own, None
     return LoadedModel(
         config=config,
         method=method.eval(),
         default_score=default_score,
+        own_score=own,
         quantiles=quantiles,
-        bank={name: tensor.numpy() for name, tensor in bank.items()},
+        bank=bank,
     )
+
+
+def _read_bank(path: Path, checksum: str, own: str) -> Bank:
+    from cognates.training.bank import of_tensors
+
+    try:
+        return of_tensors(storage.read_tensors(path, checksum), own=own)
+    except KeyError as error:
+        raise StorageError(
+            f"Expected the bank of a model, got '{path}' without {error}: restore it from a copy "
+            "or train again."
+        ) from error
 
 
 def _newest(
@@ -363,17 +378,6 @@ def _flatten(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[st
             elif value is not None:
                 numbers.setdefault(str(index), {})[name] = value
     return tensors, numbers
-
-
-def _thinned(images: Images, most: int) -> Images:
-    # Every k-th image is a view of the memory map: a random choice would copy pixels into memory.
-    every = -(-len(images) // most)
-    return dataclasses.replace(
-        images,
-        pixels=images.pixels[::every],
-        path=None if images.path is None else images.path[::every],
-        targets={name: values[::every] for name, values in images.targets.items()},
-    )
 
 
 def _remove(folder: Path) -> None:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from cognates import optim
 from cognates.config import RunConfig, encode, read_text
-from cognates.errors import CognatesError, ConfigError, StorageError
+from cognates.errors import CognatesError, ConfigError, StorageError, nearest
 from cognates.methods.base import Method
 from cognates.random import fold_in
 from cognates.training import plugins, storage
@@ -202,17 +202,24 @@ def torch_device(config: RunConfig) -> str:
 def _rehearse(config: RunConfig, images: Images) -> None:
     """Embed and train on a few images: what does not fit is found before a folder exists."""
     from cognates.evaluation.features import DISAGREEMENT, extract
+    from cognates.evaluation.relative import SCORES as RELATIVE_SCORES
 
     method = build_method(config).eval()
     build_optimiser(config, method)
     two = dataclasses.replace(images, pixels=images.pixels[:2], path=None, targets={})
     size, mean, std = config.data.image_size, config.data.mean, config.data.std
     features = extract(method, two, views=config.views, size=size, mean=mean, std=std)
-    if method.default_score not in features.scores:
+    if method.own not in features.scores:
         raise ConfigError(
             f"Expected the method '{config.method.name}' to have the uncertainty "
-            f"'{method.default_score}', got none from its `embed`: return one, or name "
+            f"'{method.own}', got none from its `embed`: return one, or name "
             f"'{DISAGREEMENT}' or 'norm' as its default score."
+        )
+    if method.default_score not in {*features.scores, *RELATIVE_SCORES}:
+        raise ConfigError(
+            f"Expected a default score that '{config.method.name}' has, got "
+            f"'{method.default_score}': "
+            f"{nearest(method.default_score, [*features.scores, *RELATIVE_SCORES])}."
         )
     _rehearse_training(method, config, images)
 
