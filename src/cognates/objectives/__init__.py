@@ -1,5 +1,6 @@
 """Objectives: pure functions of tensors that return named, weighted terms to be minimised."""
 
+from cognates.objectives.contrastive import info_nce, mc_info_nce
 from cognates.objectives.dependence import ssl_hsic
 from cognates.objectives.generative import (
     consistency_elbo,
@@ -7,6 +8,7 @@ from cognates.objectives.generative import (
     group_elbo,
     importance_weighted_bound,
 )
+from cognates.objectives.loss_prediction import loss_prediction
 from cognates.objectives.siamese import negative_cosine
 from cognates.objectives.variational import vi_simsiam
 
@@ -15,6 +17,9 @@ __all__ = [
     "elbo",
     "group_elbo",
     "importance_weighted_bound",
+    "info_nce",
+    "loss_prediction",
+    "mc_info_nce",
     "negative_cosine",
     "ssl_hsic",
     "vi_simsiam",
