@@ -9,6 +9,9 @@ from torch import nn
 
 from cognates.distributed import gather, world_size
 from cognates.kernels import RandomFeatures, imq
+from cognates.methods.loss_prediction import LossPredictionConfig
+from cognates.methods.mc_info_nce import McInfoNceConfig
+from cognates.methods.post_hoc import PostHocConfig
 from cognates.methods.simsiam import SimSiamConfig
 from cognates.methods.ssl_hsic import SslHsicConfig
 from cognates.methods.vi_simsiam import ViSimSiamConfig
@@ -25,6 +28,9 @@ CONFIGS = {
     "simsiam": SimSiamConfig(**SMALL),
     "vi-simsiam": ViSimSiamConfig(**SMALL),
     "vi-simsiam-vmf": ViSimSiamConfig(**SMALL, family="von-mises-fisher"),
+    "mc-info-nce": McInfoNceConfig(dim=6, hidden=7, samples=3),
+    "loss-prediction": LossPredictionConfig(**SMALL),
+    "post-hoc": PostHocConfig(),
     "ssl-hsic": SslHsicConfig(**SMALL),
     "ssl-hsic-features": SslHsicConfig(**SMALL, target=False, exact_up_to=0, features=16),
 }
@@ -104,7 +110,7 @@ def _answers(rank, world):
 @pytest.mark.ddp
 def test_two_processes_give_the_value_and_gradient_of_one(run_processes):
     expected = _answers(0, 1)
-    assert len(expected) == 13
+    assert len(expected) == 19
     for found in run_processes(_answers):
         assert found.keys() == expected.keys()
         for name, values in expected.items():

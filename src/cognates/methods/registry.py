@@ -19,6 +19,7 @@ _BUILTIN = {
     "cr-vae": "cognates.methods.cr_vae",
     "loss-prediction": "cognates.methods.loss_prediction",
     "mc-info-nce": "cognates.methods.mc_info_nce",
+    "post-hoc": "cognates.methods.post_hoc",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",
