@@ -114,7 +114,11 @@ def test_the_head_finds_out_which_images_have_views_that_fall_apart():
 
 
 def test_degenerate_encoders_have_finite_losses_or_are_refused():
-    for h in (torch.zeros(2, 8, 9), torch.ones(2, 8, 9), 1e4 * torch.randn(2, 8, 1).expand(2, 8, 9)):
+    for h in (
+        torch.zeros(2, 8, 9),
+        torch.ones(2, 8, 9),
+        1e4 * torch.randn(2, 8, 1).expand(2, 8, 9),
+    ):
         method = build().train()
         loss = method.loss_of(h).total
         loss.backward()
@@ -127,7 +131,9 @@ def test_degenerate_encoders_have_finite_losses_or_are_refused():
     assert build(PostHocConfig(components=64), width=9).dim == 9
 
 
-@pytest.mark.parametrize(("field", "value"), [("components", 1), ("head_hidden", 0), ("start", 1.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("components", 1), ("head_hidden", 0), ("start", 1.0)]
+)
 def test_bad_hyperparameters_are_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=field):
         PostHocConfig(**{field: value})

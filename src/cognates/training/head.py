@@ -33,9 +33,7 @@ _CHUNK = 4096
 _SAID_SECONDS = 10.0
 
 
-def fit(
-    config: RunConfig, run: Path, images: Images, *, features: Path | None, show: bool
-) -> None:
+def fit(config: RunConfig, run: Path, images: Images, *, features: Path | None, show: bool) -> None:
     """Fit the head of a prepared run and write all that belongs into its directory.
 
     Args:
