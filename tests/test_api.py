@@ -53,7 +53,7 @@ def pixels(n, size, seed=1):
 def test_public_names_are_all_reachable_and_torch_waits():
     code = "import sys, cognates\nassert 'torch' not in sys.modules\nprint(cognates.__version__)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert len(cognates.__all__) == 21
+    assert len(cognates.__all__) == 22
     for name in cognates.__all__:
         assert getattr(cognates, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

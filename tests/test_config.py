@@ -77,7 +77,7 @@ def test_a_warm_up_longer_than_the_run_is_refused_and_one_as_long_is_not():
         resolve("simsiam", recipe="cifar10", epochs=5)
 
 
-METHODS = ("simsiam", "vi-simsiam", "ssl-hsic")
+METHODS = ("simsiam", "vi-simsiam", "ssl-hsic", "mc-info-nce", "loss-prediction", "post-hoc")
 
 
 def test_every_recipe_builds_for_every_method_and_returns_from_json():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cognates.api import Model, Run, evaluate, load, train
     from cognates.config import RunConfig
     from cognates.errors import CognatesError
+    from cognates.fitting import fit_uncertainty
     from cognates.types import Embedding, Features, Result
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _NAMES = {
     "Run": "cognates.api",
     "RunConfig": "cognates.config",
     "evaluate": "cognates.api",
+    "fit_uncertainty": "cognates.fitting",
     "load": "cognates.api",
     "train": "cognates.api",
 }
@@ -75,6 +77,7 @@ __all__ = [
     "distributions",
     "evaluate",
     "evaluation",
+    "fit_uncertainty",
     "kernels",
     "load",
     "methods",

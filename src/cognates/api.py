@@ -146,7 +146,7 @@ def train(
     # Before anything is decoded: a wrong device is found at once.
     prepare.torch_device(resolved)
     recorded = fit(resolved, folder, resume=resume is not None, progress=progress)
-    _describe_data(folder, recorded)
+    describe_data(folder, recorded)
     return Run(folder, recorded)
 
 
@@ -320,7 +320,7 @@ def _images(config: RunConfig, source: str, split: str) -> Images:
         )
 
 
-def _describe_data(run: Path, config: RunConfig) -> None:
+def describe_data(run: Path, config: RunConfig) -> None:
     """Write data.json and unreadable.txt: the images of the run, and what was left out of them."""
     from cognates.data.sources import open_source
 

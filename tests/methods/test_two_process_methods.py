@@ -9,6 +9,9 @@ from torch import nn
 
 from cognates.distributed import gather, world_size
 from cognates.kernels import RandomFeatures, imq
+from cognates.methods.loss_prediction import LossPredictionConfig
+from cognates.methods.mc_info_nce import McInfoNceConfig
+from cognates.methods.post_hoc import PostHocConfig
 from cognates.methods.simsiam import SimSiamConfig
 from cognates.methods.ssl_hsic import SslHsicConfig
 from cognates.methods.vi_simsiam import ViSimSiamConfig
@@ -30,6 +33,9 @@ CONFIGS = {
     "vi-simsiam-sampled": ViSimSiamConfig(
         **SMALL, posterior="sampled", concentration_input="projection"
     ),
+    "mc-info-nce": McInfoNceConfig(dim=6, hidden=7, samples=3),
+    "loss-prediction": LossPredictionConfig(**SMALL),
+    "post-hoc": PostHocConfig(),
     "ssl-hsic": SslHsicConfig(**SMALL),
     "ssl-hsic-features": SslHsicConfig(**SMALL, target=False, exact_up_to=0, features=16),
 }

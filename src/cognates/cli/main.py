@@ -21,6 +21,7 @@ from cognates.errors import CognatesError, CognatesWarning, ConfigError, Storage
 COMMANDS = {
     "demo": "The two-minute tour on the embedded data: train, evaluate, report.",
     "train": "Learn a representation of unlabelled images.",
+    "fit-uncertainty": "Give a trained encoder an uncertainty, without changing it.",
     "evaluate": "Measure a run beside raw pixels and its own untrained encoder.",
     "embed": "Write the representation and the uncertainty of every image to a Parquet file.",
     "reconstruct": "Draw images again from what a generative method keeps of them.",
@@ -31,7 +32,7 @@ COMMANDS = {
     "doctor": "Report versions and devices, and train ten steps to see that all is well.",
     "export": "Write an encoder's weights for another library.",
 }
-"""Each command is the module `cognates.cli.NAME` with a dataclass `Command` that has a `run`."""
+"""Each command is the module `cognates.cli.NAME` (`_` for `-`) with a dataclass `Command` that has a `run`."""
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the operating system says when a disk is full, over quota, read-only or not ours."""
@@ -129,7 +130,7 @@ def parse(name: str, arguments: Sequence[str]) -> Runnable | None:
     """
     import tyro
 
-    kind = importlib.import_module(f"cognates.cli.{name}").Command
+    kind = importlib.import_module(f"cognates.cli.{name.replace('-', '_')}").Command
     complained = StringIO()
     try:
         with redirect_stderr(complained):

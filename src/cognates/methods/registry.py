@@ -17,6 +17,9 @@ from cognates.methods.base import MethodConfig
 _BUILTIN = {
     "beta-vae": "cognates.methods.beta_vae",
     "cr-vae": "cognates.methods.cr_vae",
+    "loss-prediction": "cognates.methods.loss_prediction",
+    "mc-info-nce": "cognates.methods.mc_info_nce",
+    "post-hoc": "cognates.methods.post_hoc",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",

@@ -1,5 +1,6 @@
 """Objectives: pure functions of tensors that return named, weighted terms to be minimised."""
 
+from cognates.objectives.contrastive import info_nce, mc_info_nce
 from cognates.objectives.dependence import ssl_hsic
 from cognates.objectives.generative import (
     consistency_elbo,
@@ -16,6 +17,7 @@ from cognates.objectives.inference import (
     product_of_experts,
     variational_terms,
 )
+from cognates.objectives.loss_prediction import loss_prediction
 from cognates.objectives.siamese import negative_cosine
 from cognates.objectives.variational import vi_simsiam
 
@@ -29,6 +31,9 @@ __all__ = [
     "j_kl",
     "j_uniform",
     "log_eta",
+    "info_nce",
+    "loss_prediction",
+    "mc_info_nce",
     "negative_cosine",
     "product_of_experts",
     "ssl_hsic",

@@ -58,6 +58,8 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
     if method == "ssl-hsic":
         heads = {"dim": 128, "hidden": dim, "gamma": hsic_gamma(batch)}
         optimiser = hsic_optimiser()
+    if method == "post-hoc":
+        optimiser = head_optimiser()
     return RunConfig(
         method=method_config(method, **heads),
         encoder=EncoderConfig(name="convnet" if small and (grey or not on_gpu) else "resnet18"),
@@ -107,6 +109,14 @@ def hsic_optimiser() -> OptimiserConfig:
     (`benchmarks/results/fashion-mnist-ssl-hsic-rates.md`, `cifar10-ssl-hsic-choice.md`).
     """
     return OptimiserConfig(learning_rate=0.5, weight_decay=5e-4, warmup_epochs=1.0)
+
+
+def head_optimiser() -> OptimiserConfig:
+    """AdamW for a head on frozen features: the rate is three times its usual one.
+
+    On features of CIFAR-10 the AUROC for kNN errors was .575 with 3e-3 and .568 with 1e-3.
+    """
+    return OptimiserConfig(name="adamw", learning_rate=3e-3, weight_decay=1e-4)
 
 
 def hsic_gamma(images: int) -> float:

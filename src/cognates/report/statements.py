@@ -239,6 +239,9 @@ def data_note(record: RunRecord) -> str:
 _NAMES = {
     "beta-vae": "beta-VAE",
     "cr-vae": "CR-VAE",
+    "loss-prediction": "Loss-prediction",
+    "mc-info-nce": "MC-Info-NCE",
+    "post-hoc": "Post-hoc",
     "simsiam": "SimSiam",
     "simve": "SimVE",
     "ssl-hsic": "SSL-HSIC",
