@@ -16,12 +16,15 @@ from cognates.methods.base import MethodConfig
 
 _BUILTIN = {
     "beta-vae": "cognates.methods.beta_vae",
+    "byol": "cognates.methods.byol",
     "cr-vae": "cognates.methods.cr_vae",
+    "dino": "cognates.methods.dino",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",
     "vae": "cognates.methods.vae",
     "vi-simsiam": "cognates.methods.vi_simsiam",
+    "vicreg": "cognates.methods.vicreg",
 }
 _REGISTERED: dict[str, type[MethodConfig]] = {}
 

@@ -232,12 +232,15 @@ def data_note(record: RunRecord) -> str:
 
 _NAMES = {
     "beta-vae": "beta-VAE",
+    "byol": "BYOL",
     "cr-vae": "CR-VAE",
+    "dino": "DINO",
     "simsiam": "SimSiam",
     "simve": "SimVE",
     "ssl-hsic": "SSL-HSIC",
     "vae": "VAE",
     "vi-simsiam": "VI-SimSiam",
+    "vicreg": "VICReg",
 }
 
 
