@@ -201,10 +201,10 @@ def _check_processes(config: MethodConfig, views: int) -> None:
         raise MethodCheckError(f"Expected two processes to train together: {error}") from error
     for rank, values in enumerate(found):
         for name, value in alone.items():
-            got = values.get(name)
+            got = values.get(name, value.new_full((), float("nan")))
             # 1e-9: float64 sums in another order; of gradients, relative to the largest
             size = max(1.0, float(value.abs().max())) if value.numel() else 1.0
-            same = got is not None and got.shape == value.shape
+            same = got.shape == value.shape
             same = same and torch.allclose(got, value, rtol=1e-9, atol=1e-9 * size)
             _require(
                 same,

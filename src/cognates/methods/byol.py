@@ -43,24 +43,23 @@ class Byol(Method):
         self.config = config
         self.encoder = encoder
         self.projector = hidden_mlp(width, config.hidden, config.dim)
-        self.predictor = hidden_mlp(
-            config.dim, config.predictor_hidden or config.hidden, config.dim
-        )
+        hidden = config.predictor_hidden or config.hidden
+        self.predictor: nn.Module | None = hidden_mlp(config.dim, hidden, config.dim)
         self.target: nn.ModuleDict | None = frozen_copy(self._network())
 
     def forward(self, batch: Batch) -> Loss:
         """Return the squared distances over the global batch."""
-        assert self.target is not None, "a finished method only embeds"
+        predictor, target = self.predictor, self.target
+        assert predictor is not None, "a finished method only embeds"
+        assert target is not None
         projections = [self.projector(self.encoder(view)) for view in batch.views]
-        predictions = [self.predictor(z) for z in projections]
+        predictions = [predictor(z) for z in projections]
         with torch.no_grad():
-            targets = [
-                self.target["projector"](self.target["encoder"](view)) for view in batch.views
-            ]
+            targets = [target["projector"](target["encoder"](view)) for view in batch.views]
         # `gather` works along the images, (n, v, d); the objective wants the views first.
         prediction = gather(torch.stack(predictions, dim=1)).transpose(0, 1)
-        target = gather(torch.stack(targets, dim=1)).transpose(0, 1)
-        return Loss(byol(prediction, target), monitored=gather(projections[0].detach()))
+        stopped = gather(torch.stack(targets, dim=1)).transpose(0, 1)
+        return Loss(byol(prediction, stopped), monitored=gather(projections[0].detach()))
 
     def embed(self, images: Tensor) -> Embedding:
         """Return h (n, width) in float32 or better, and no uncertainty."""

@@ -52,7 +52,10 @@ class VicReg(Method):
             variance=self.config.variance,
             covariance=self.config.covariance,
         )
-        return Loss(terms, monitored=z[0].detach())
+        # Features are to have a standard deviation of 1, and without the variance term they all
+        # shrink: beside a constant of that size, which d ones have together, a monitor sees it.
+        one = z.new_full((z.shape[1], 1), math.sqrt(z.shape[2]))
+        return Loss(terms, monitored=torch.cat([z[0].detach(), one], dim=1))
 
     def embed(self, images: Tensor) -> Embedding:
         """Return h (n, width) in float32 or better, and no uncertainty."""
