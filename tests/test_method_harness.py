@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from cognates.distributed import gather, world_size
 from cognates.errors import CognatesError, MethodCheckError
 from cognates.methods import Method, MethodConfig, register, registry
 from cognates.testing import check_method
@@ -27,12 +28,23 @@ class Plain(Method):
         self.scale = torch.rand(())  # not in the state dict
         if fault == "parameter":
             self.idle = nn.Linear(2, 2)
+        self.memory = 1.0
+        if fault == "target":
+            self.target = nn.Linear(4, 4)
 
     def forward(self, batch):
         one, two = (self.head(self.encoder(view)) for view in batch.views)
+        if self.fault == "own rows":
+            one, two = (x / x.norm() for x in (one, two))
+        one, two = gather(one), gather(two)
+        if self.fault == "gradient of one":
+            one = one.detach() * (1 - 1 / world_size()) + one / world_size()
+        if self.fault == "target":
+            one = self.target(one)
         value = (one - two).square().mean()
         if self.fault == "random":
             value = value + torch.rand(())
+        value = value * self.memory
         if self.fault == "infinite":
             value = value / 0
         if self.fault == "vector":
@@ -53,6 +65,11 @@ class Plain(Method):
         return Embedding(h.flatten() if self.fault == "flat" else h, u.get(self.fault))
 
     def after_step(self, step):
+        if self.fault == "memory":
+            self.memory += 1
+        if self.fault == "target":
+            with torch.no_grad():
+                self.target.weight.lerp_(self.head.weight[:, :4], 0.1)
         return {"step": step} if self.fault == "logged" else {}
 
 
@@ -91,12 +108,16 @@ FAULTS = {
     "nan": "uncertainty is finite",
     "flat": r"h \(n, d\)",
     "logged": "after_step",
+    "target": "'target.weight', which after_step moves, gets no gradient",
+    "memory": "all that the next step depends on",
+    "own rows": "the term 'pull' is the same in two processes",
+    "gradient of one": "the gradient of '.*' is the same in two processes",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_broken_promise_is_named(fault):
-    assert len(FAULTS) == 13
+    assert len(FAULTS) == 17
     with pytest.raises(MethodCheckError, match=FAULTS[fault]) as caught:
         check_method(PlainConfig(fault=fault))
     assert isinstance(caught.value, CognatesError)

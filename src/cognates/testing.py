@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import json
 
 import torch
 from torch import Tensor, nn
 
 from cognates.config import decode, encode
-from cognates.errors import ConfigError, MethodCheckError
-from cognates.methods import Method, MethodConfig, names
+from cognates.distributed import all_reduce_sum
+from cognates.errors import CognatesError, ConfigError, MethodCheckError
+from cognates.methods import Method, MethodConfig, load_plugin, names
+from cognates.methods.registry import plugin_of
+from cognates.networks.norm import synchronise
+from cognates.training.forked import forked
 from cognates.types import Batch, Embedding
 
 _IMAGES, _WIDTH = 8, 8
+_SPLIT = 3  # of two processes the first one has 3 images and the second 5
 
 
-def check_method(config: MethodConfig, *, views: int = 2) -> None:
+def check_method(config: MethodConfig, *, views: int = 2, processes: int = 2) -> None:
     r"""Check that a method keeps the promises that training and evaluation rely on.
 
-    With a tiny encoder for 3 x 16 x 16 images: the configuration's record, a step and its gradients
-    in float32 and in bfloat16 autocast, its determinism, the embedding, the state.
+    With a tiny encoder for 3 x 16 x 16 images, in this order:
+
+    - the configuration is registered, frozen, names its paper and survives JSON;
+    - the terms are finite scalars, their sum is what is minimised, and no label is in the batch;
+    - the loss is a function of (weights, batch, seed, step);
+    - in float32 and in bfloat16 autocast loss and gradients are finite, every trainable parameter
+      gets a gradient;
+    - what `after_step` moves (a target behind a stopped gradient) gets none;
+    - an embedding does not depend on the other images of its batch;
+    - the state dict holds all that the embedding and the next step depend on;
+    - two processes with different numbers of images give the terms, the gradients and the state
+      after the step of one process with all of them, in float64 to 1e-9.
 
     Args:
         config: the configuration of a registered method; small sizes make it quick.
         views: views per image, at least 1.
+        processes: 2, or 1 to leave out the last of these checks. It takes two more processes:
+            forked, or, on a machine with a GPU, new ones that import the configuration's module.
 
     Raises:
         MethodCheckError: a promise is broken; the message says which and how to keep it.
@@ -45,6 +63,9 @@ def check_method(config: MethodConfig, *, views: int = 2) -> None:
         _check_gradients(method, batch, autocast=True)
         _check_embedding(method, batch.views[0])
         _check_state(config, method, batch)
+        _check_next_step(config, views)
+        if processes > 1:
+            _check_processes(config, views)
 
 
 def _check_config(config: MethodConfig) -> None:
@@ -141,6 +162,92 @@ def _check_state(config: MethodConfig, method: Method, batch: Batch) -> None:
         one, two = method.eval().embed(images), third.eval().embed(images)
     same = torch.equal(one.representation, two.representation)
     _require(same, "a finished method embeds as its state dict says, and can be loaded")
+
+
+def _check_next_step(config: MethodConfig, views: int) -> None:
+    torch.manual_seed(5)
+    method, batch = _build(config, views).train(), _batch(config, views)
+    torch.manual_seed(6)
+    other = _build(config, views).train()
+    method(batch).total.backward()
+    _descend(method)
+    before = {name: parameter.clone() for name, parameter in method.named_parameters()}
+    method.after_step(batch.step)
+    for name, parameter in method.named_parameters():
+        stopped = not parameter.requires_grad or torch.equal(parameter, before[name])
+        _require(
+            stopped,
+            f"'{name}', which after_step moves, gets no gradient: make it a frozen_copy of "
+            "cognates.networks.ema",
+        )
+    other.load_state_dict(method.state_dict())
+    following = batch._replace(step=batch.step + 1)
+    one, two = (
+        {name: term.item() for name, term in each(following).terms.items()}
+        for each in (method, other)
+    )
+    sentence = "the state dict holds all that the next step depends on: keep it in buffers"
+    _require(one == two, f"{sentence}; got {one}, and {two} after loading")
+
+
+def _check_processes(config: MethodConfig, views: int) -> None:
+    plugin = plugin_of(config)
+    where = (None if plugin is None else str(plugin.path), type(config).__module__)
+    text = json.dumps(encode(config))
+    alone = _together(0, 1, text, where, views)
+    try:
+        found = forked(_together, (text, where, views), world=2)
+    except CognatesError as error:
+        raise MethodCheckError(f"Expected two processes to train together: {error}") from error
+    for rank, values in enumerate(found):
+        for name, value in alone.items():
+            got = values.get(name, value.new_full((), float("nan")))
+            # 1e-9: float64 sums in another order; of gradients, relative to the largest
+            size = max(1.0, float(value.abs().max())) if value.numel() else 1.0
+            same = got.shape == value.shape
+            same = same and torch.allclose(got, value, rtol=1e-9, atol=1e-9 * size)
+            _require(
+                same,
+                f"the {name} is the same in two processes (here process {rank}) as in one: gather "
+                "what the objective couples, or average what it does not "
+                "(cognates.distributed)",
+            )
+
+
+def _together(
+    rank: int, world: int, text: str, where: tuple[str | None, str], views: int
+) -> dict[str, Tensor]:
+    """Return terms, gradients and the state after a step of one of `world` processes, by name."""
+    raw = json.loads(text)
+    if raw["name"] not in names():  # a process that was not forked
+        load_plugin(where[0]) if where[0] else importlib.import_module(where[1])
+    config = decode(MethodConfig, raw, "method")
+    torch.manual_seed(7)
+    method = synchronise(_build(config, views).double()).train()
+    assert isinstance(method, Method)
+    batch = _batch(config, views)
+    rows = slice(None) if world == 1 else (slice(_SPLIT), slice(_SPLIT, None))[rank]
+    mine = tuple(view[rows].double() for view in batch.views)
+    loss = method(batch._replace(views=mine, index=batch.index[rows]))
+    loss.total.backward()
+    found = {f"term '{name}'": term.detach() for name, term in loss.terms.items()}
+    found["'monitored' rows"] = loss.monitored
+    for name, parameter in method.named_parameters():
+        if parameter.grad is not None:
+            parameter.grad = all_reduce_sum(parameter.grad) / world
+            found[f"gradient of '{name}'"] = parameter.grad.clone()
+    _descend(method)
+    method.after_step(batch.step)
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    return found | {f"state '{name}' after a step": value for name, value in state.items()}
+
+
+@torch.no_grad()
+def _descend(method: Method) -> None:
+    for parameter in method.parameters():
+        if parameter.grad is not None:
+            parameter.sub_(0.01 * parameter.grad)
+            parameter.grad = None
 
 
 def _build(config: MethodConfig, views: int) -> Method:

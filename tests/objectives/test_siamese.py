@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cognates.errors import ConfigError
-from cognates.objectives import negative_cosine, siamese
+from cognates.objectives import byol, negative_cosine, siamese
 from cognates.random import generator
 
 F64 = torch.float64
@@ -100,3 +100,73 @@ def test_shapes_that_do_not_fit_are_refused(one, two):
     # `make test` checks annotations, which would refuse the shapes before the function does.
     with pytest.raises(ConfigError, match="at least two views"):
         inspect.unwrap(siamese.pair_cosines)(torch.zeros(one), torch.zeros(two))
+
+
+def distances(p, z):
+    """BYOL's equation 2, both directions, by loops over pairs and images."""
+    total, v, n = 0.0, len(p), len(p[0])
+    for i, j in permutations(range(v), 2):
+        for image in range(n):
+            one, two = p[i][image], z[j][image]
+            total += ((one / one.norm() - two / two.norm()) ** 2).sum().item()
+    return 2 * total / (v * (v - 1) * n)
+
+
+@pytest.mark.parametrize("v", [2, 3, 4])
+def test_byol_is_twice_the_mean_squared_distance_of_unit_vectors_over_ordered_pairs(v):
+    p, z = random_views(v)
+    assert byol(p, z)["alignment"].item() == pytest.approx(distances(p, z), rel=1e-12)
+
+
+def test_byol_for_two_views_is_the_sum_of_both_directions():
+    p, z = random_views()
+    unit = torch.nn.functional.normalize
+    each = [(unit(p[i], dim=-1) - unit(z[1 - i], dim=-1)).square().sum(-1).mean() for i in (0, 1)]
+    assert byol(p, z)["alignment"].item() == pytest.approx(sum(each).item(), rel=1e-12)
+
+
+def test_byol_sends_no_gradient_to_the_target_and_passes_gradcheck():
+    p, z = (x.requires_grad_() for x in random_views(3, 3, 4))
+    byol(p, z)["alignment"].backward()
+    assert z.grad is None
+    assert torch.autograd.gradcheck(lambda p: byol(p, z.detach())["alignment"], [p])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-4, 1e4))
+def test_byol_is_invariant_to_scale_rotation_and_the_order_of_images_and_views(seed, scale):
+    p, z = random_views(3, seed=seed)
+    expected = byol(p, z)["alignment"].item()
+    gen = generator(seed, "order")
+    turn = torch.linalg.qr(torch.randn(7, 7, generator=gen, dtype=F64)).Q
+    images, views = torch.randperm(5, generator=gen), torch.randperm(3, generator=gen)
+    for other in (
+        byol(scale * p, z / scale),
+        byol(p @ turn, z @ turn),
+        byol(p[:, images], z[:, images]),
+        byol(p[views], z[views]),
+    ):
+        assert other["alignment"].item() == pytest.approx(expected, abs=1e-11)
+    assert 0 <= expected <= 8
+
+
+def test_byol_is_zero_for_agreement_eight_for_opposites_and_finite_for_zeros():
+    p, _ = random_views(2, 4, 3)
+    same = torch.stack([p[0], p[0]])
+    assert byol(same, 3 * same)["alignment"].item() == pytest.approx(0, abs=1e-14)
+    assert byol(same, -same)["alignment"].item() == pytest.approx(8, abs=1e-14)
+    nothing = torch.zeros(2, 3, 4, requires_grad=True)
+    value = byol(nothing, torch.zeros(2, 3, 4))["alignment"]
+    value.backward()
+    assert value.item() == 4  # the cosine of nothing is 0
+    assert nothing.grad is not None
+    assert nothing.grad.isfinite().all()
+
+
+def test_byol_of_bfloat16_inputs_in_autocast_is_computed_in_float32():
+    p, z = (x.bfloat16() for x in random_views(2, 16, 64))
+    expected = byol(p.double(), z.double())["alignment"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = byol(p, z)["alignment"]
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), abs=1e-5)

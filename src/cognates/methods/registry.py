@@ -16,15 +16,18 @@ from cognates.methods.base import MethodConfig
 
 _BUILTIN = {
     "beta-vae": "cognates.methods.beta_vae",
+    "byol": "cognates.methods.byol",
     "cr-vae": "cognates.methods.cr_vae",
     "loss-prediction": "cognates.methods.loss_prediction",
     "mc-info-nce": "cognates.methods.mc_info_nce",
     "post-hoc": "cognates.methods.post_hoc",
+    "dino": "cognates.methods.dino",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",
     "vae": "cognates.methods.vae",
     "vi-simsiam": "cognates.methods.vi_simsiam",
+    "vicreg": "cognates.methods.vicreg",
 }
 _REGISTERED: dict[str, type[MethodConfig]] = {}
 

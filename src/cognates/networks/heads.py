@@ -90,15 +90,16 @@ def prediction_mlp(width: int, hidden: int) -> nn.Sequential:
     )
 
 
-def hidden_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    r"""Make the head of BYOL and SSL-HSIC: one hidden layer, no bias or normalisation at the end.
+def hidden_mlp(width: int, hidden: int, out: int, *, layers: int = 2) -> nn.Sequential:
+    r"""Make the head of BYOL, SSL-HSIC and VICReg: no bias or normalisation at the end.
 
-    Formula: Linear + b - BN - ReLU - Linear.
+    Formula: (Linear + b - BN - ReLU) x (layers - 1) - Linear.
 
     Args:
         width: features of the input, at least 1.
-        hidden: features of the hidden layer, at least 1 (the papers: 4096).
-        out: features of the output, at least 1 (the papers: 256).
+        hidden: features of the hidden layers, at least 1 (BYOL: 4096, VICReg: 8192).
+        out: features of the output, at least 1 (BYOL: 256, VICReg: 8192).
+        layers: linear maps, at least 1 (BYOL: 2, VICReg's expander: 3).
 
     Returns:
         A module (n, width) -> (n, out).
@@ -108,19 +109,18 @@ def hidden_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
     References:
         Bootstrap Your Own Latent (Grill et al., 2020), https://arxiv.org/abs/2006.07733, section
-        3.2
+        3.2; VICReg (Bardes et al., 2022), https://arxiv.org/abs/2105.04906, section 4.2
 
     Example:
         >>> hidden_mlp(8, 16, 4)(torch.randn(5, 8)).shape
         torch.Size([5, 4])
     """
-    _at_least_one(width=width, hidden=hidden, out=out)
-    return nn.Sequential(
-        nn.Linear(width, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, out, bias=False),
-    )
+    _at_least_one(width=width, hidden=hidden, out=out, layers=layers)
+    modules: list[nn.Module] = []
+    for before in [width, *[hidden] * (layers - 1)][: layers - 1]:
+        modules += [nn.Linear(before, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+    last = hidden if layers > 1 else width
+    return nn.Sequential(*modules, nn.Linear(last, out, bias=False))
 
 
 class ConcentrationHead(nn.Module):

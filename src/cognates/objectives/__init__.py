@@ -1,5 +1,6 @@
 """Objectives: pure functions of tensors that return named, weighted terms to be minimised."""
 
+from cognates.objectives.categorical import dino
 from cognates.objectives.contrastive import info_nce, mc_info_nce
 from cognates.objectives.dependence import ssl_hsic
 from cognates.objectives.generative import (
@@ -18,20 +19,23 @@ from cognates.objectives.inference import (
     variational_terms,
 )
 from cognates.objectives.loss_prediction import loss_prediction
-from cognates.objectives.siamese import negative_cosine
+from cognates.objectives.redundancy import vicreg
+from cognates.objectives.siamese import byol, negative_cosine
 from cognates.objectives.variational import vi_simsiam
 
 __all__ = [
+    "byol",
     "categorical_terms",
     "consistency_elbo",
+    "dino",
     "elbo",
     "group_elbo",
     "importance_weighted_bound",
+    "info_nce",
     "j_align",
     "j_kl",
     "j_uniform",
     "log_eta",
-    "info_nce",
     "loss_prediction",
     "mc_info_nce",
     "negative_cosine",
@@ -39,4 +43,5 @@ __all__ = [
     "ssl_hsic",
     "variational_terms",
     "vi_simsiam",
+    "vicreg",
 ]

@@ -3,6 +3,7 @@ r"""Objectives of predictor methods: each view predicts the stopped projection o
 References:
     Exploring Simple Siamese Representation Learning (Chen and He, 2021),
     https://arxiv.org/abs/2011.10566, equations 1 and 4.
+    Bootstrap Your Own Latent (Grill et al., 2020), https://arxiv.org/abs/2006.07733, equation 2.
 """
 
 from __future__ import annotations
@@ -52,6 +53,40 @@ def negative_cosine(
     """
     with torch.autocast(prediction.device.type, enabled=False):
         return {"alignment": -pair_cosines(prediction, projection).mean()}
+
+
+def byol(prediction: Float[Tensor, "v n d"], projection: Float[Tensor, "v n d"]) -> Terms:
+    r"""Return BYOL's objective: squared distances of unit predictions to unit target projections.
+
+    Formula: L = 2/(v (v-1)) sum_{i != j} mean_n |p^i/|p^i| - sg(z^j/|z^j|)|^2 = 4 + 4 L_cos with
+    L_cos = `negative_cosine`; for two views the sum of both directions, as in the paper.
+
+    Args:
+        prediction: p, the predictor's output for each view; v at least 2.
+        projection: z, the target network's projection; no gradient passes through it.
+
+    Returns:
+        `alignment`: in [0, 8], no unit; twice a mean over images and ordered pairs of views.
+        Computed in float32 or better, whatever autocast says.
+
+    Raises:
+        ConfigError: the shapes differ or there are fewer than two views.
+
+    Notes:
+        0 is reached by agreement and by collapse alike; the predictor and the slow target are what
+        keeps images apart. The gradient is four times that of `negative_cosine`.
+
+    References:
+        Bootstrap Your Own Latent (Grill et al., 2020), https://arxiv.org/abs/2006.07733, equation
+        2 and the symmetric loss below it.
+
+    Example:
+        >>> z = torch.eye(4).expand(2, 4, 4)
+        >>> byol(3 * z, z), byol(z, -z)
+        ({'alignment': tensor(0.)}, {'alignment': tensor(8.)})
+    """
+    with torch.autocast(prediction.device.type, enabled=False):
+        return {"alignment": 4 - 4 * pair_cosines(prediction, projection).mean()}
 
 
 def pair_cosines(

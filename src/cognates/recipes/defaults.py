@@ -19,6 +19,8 @@ from cognates.methods.registry import get
 
 EPOCHS = 100
 BATCH = 256
+BASELINES = ("byol", "vicreg", "dino")
+"""Methods whose heads and optimiser are their own everywhere."""
 SMALL = 64
 """Arrays up to this many pixels get the views and networks of small images."""
 
@@ -30,8 +32,8 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
     SimSiam's views and optimiser for ImageNet. Small arrays: their own size; `convnet` on a CPU and
     for grey images, else `resnet18`; SimSiam's views for CIFAR, or for grey images crop, flip,
     brightness and contrast.
-    100 epochs, batch min(256, n/4). SSL-HSIC has heads and an optimiser of its own, and a smaller
-    gamma for batches below 16.
+    100 epochs, batch min(256, n/4). SSL-HSIC, BYOL, VICReg and DINO have heads and an optimiser of
+    their own, SSL-HSIC a smaller gamma for batches below 16.
 
     Args:
         method: a registered name.
@@ -60,6 +62,8 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
         optimiser = hsic_optimiser()
     if method == "post-hoc":
         optimiser = head_optimiser()
+    if method in BASELINES:
+        heads, optimiser = baseline_heads(method, dim), baseline_optimiser(method)
     return RunConfig(
         method=method_config(method, **heads),
         encoder=EncoderConfig(name="convnet" if small and (grey or not on_gpu) else "resnet18"),
@@ -100,6 +104,32 @@ def small_image_optimiser() -> OptimiserConfig:
     The paper trains 800 epochs at .03; runs as short as the default ones need the larger steps.
     """
     return OptimiserConfig(learning_rate=0.06, weight_decay=5e-4)
+
+
+def baseline_heads(method: str, width: int) -> dict[str, Any]:
+    """Return sizes of the heads of BYOL, VICReg or DINO for small data; hidden layers of `width`.
+
+    Targets follow faster than in the papers' long runs: BYOL has .99 for 300 epochs. DINO's head
+    has batch normalisation: without it all images of a fresh `convnet` lie in one direction of the
+    bottleneck, where the loss has next to no gradient.
+    """
+    return {
+        "byol": {"dim": 128, "hidden": width, "target_decay": 0.99},
+        "vicreg": {"dim": width, "hidden": width},
+        "dino": {
+            "dim": 128,
+            "hidden": width,
+            "prototypes": 2 * width,
+            "batch_norm": True,
+            "target_decay": 0.99,
+        },
+    }[method]
+
+
+def baseline_optimiser(method: str) -> OptimiserConfig:
+    """Return the optimiser of BYOL, VICReg or DINO for small data."""
+    rate = {"byol": 0.1, "vicreg": 0.03, "dino": 0.2}[method]
+    return OptimiserConfig(learning_rate=rate, weight_decay=5e-4, warmup_epochs=1.0)
 
 
 def hsic_optimiser() -> OptimiserConfig:

@@ -238,15 +238,18 @@ def data_note(record: RunRecord) -> str:
 
 _NAMES = {
     "beta-vae": "beta-VAE",
+    "byol": "BYOL",
     "cr-vae": "CR-VAE",
     "loss-prediction": "Loss-prediction",
     "mc-info-nce": "MC-Info-NCE",
     "post-hoc": "Post-hoc",
+    "dino": "DINO",
     "simsiam": "SimSiam",
     "simve": "SimVE",
     "ssl-hsic": "SSL-HSIC",
     "vae": "VAE",
     "vi-simsiam": "VI-SimSiam",
+    "vicreg": "VICReg",
 }
 
 

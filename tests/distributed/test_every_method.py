@@ -1,0 +1,157 @@
+"""Every registered method on two and three processes is the method on one: exactly, step by step.
+
+The images, and how many of them a process has, differ; two steps of gradient descent are taken with
+what `after_step` does, and then everything is compared: losses, gradients, weights, targets,
+centres and running statistics.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cognates.methods import get, registry
+from cognates.networks.image_model import ImageModelConfig
+from cognates.networks.norm import synchronise
+from cognates.recipes import method_config
+from cognates.types import Batch
+
+ROWS = {1: (9,), 2: (3, 6), 3: (4, 2, 3)}
+LAST = {1: (7,), 2: (3, 4), 3: (2, 2, 3)}  # the last batch of an epoch: fewer, and as uneven
+STEPS, RATE = 2, 0.05
+SMALL = {
+    "dim": 6,
+    "hidden": 7,
+    "predictor_hidden": 5,
+    "prototypes": 8,
+    "frozen": 0.4,  # of two steps: the prototypes wait for one
+    "teacher_warmup": 0.6,
+    "model": ImageModelConfig(latent_dim=4, decoder="mlp"),
+}
+"""Settings by name: a method takes those that it has, a new one needs none."""
+VARIANTS = {
+    "dino": ({"batch_norm": True, "global_views": 1},),
+    "ssl-hsic": ({"target": False, "exact_up_to": 0, "features": 16}, {"kernel": "linear"}),
+    "vi-simsiam": ({"family": "von-mises-fisher", "detach_concentration": True},),
+    "simve": ({"prior": "flat"},),
+}
+
+
+def _configs():
+    for name in sorted(registry._BUILTIN):
+        for number, variant in enumerate(({}, *VARIANTS.get(name, ()))):
+            yield f"{name} {number}", method_config(name, **{**SMALL, **variant})
+
+
+def _build(config, views, dtype):
+    torch.manual_seed(1)
+    encoder = nn.Sequential(
+        nn.Conv2d(2, 3, 2, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 5)
+    )
+    complete = config.completed(channels=2, image_size=4, views=views)
+    method = synchronise(complete.build(encoder, width=5).to(dtype)).train()
+    method.total_steps = STEPS
+    return method
+
+
+def _batch(config, rank, world, step, views, dtype):
+    counts = (LAST if step == STEPS - 1 else ROWS)[world]
+    rows = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+    draw = torch.Generator().manual_seed(step)
+    images = torch.rand if config.models_pixels else torch.randn
+    n = sum(counts)
+    x = images(views, n, 2, 4, 4, dtype=torch.float64, generator=draw).to(dtype)
+    index = torch.randperm(100, generator=draw)[:n]
+    return Batch(views=tuple(x[:, rows]), index=index[rows], step=step, seed=7)
+
+
+def _averaged(method, world):
+    """Return the gradients by name, averaged over the processes as the engine does."""
+    mine = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    flat = torch.cat([gradient.flatten() for gradient in mine.values()])
+    if world > 1:
+        dist.all_reduce(flat)
+        flat /= world
+    parts = flat.split([gradient.numel() for gradient in mine.values()])
+    return {
+        name: part.view_as(gradient).clone()
+        for (name, gradient), part in zip(mine.items(), parts, strict=True)
+    }
+
+
+def _run(config, rank, world, dtype):
+    """Return by name all that a run of two steps gives."""
+    views = 3
+    method, found = _build(config, views, dtype), {}
+    for step in range(STEPS):
+        loss = method(_batch(config, rank, world, step, views, dtype))
+        loss.total.backward()
+        found[f"{step} loss"] = loss.total.detach()
+        found |= {f"{step} term {name}": term.detach() for name, term in loss.terms.items()}
+        found[f"{step} monitored"] = loss.monitored
+        for name, gradient in _averaged(method, world).items():
+            found[f"{step} gradient {name}"] = gradient
+        with torch.no_grad():
+            for name, parameter in method.named_parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(RATE * found[f"{step} gradient {name}"])
+                    parameter.grad = None
+        extra = method.after_step(step)
+        found |= {f"{step} extra {name}": torch.as_tensor(value) for name, value in extra.items()}
+    state = {f"state {name}": value.clone() for name, value in method.state_dict().items()}
+    return found | state
+
+
+def _answers(rank, world):
+    torch.set_num_threads(1)
+    return {
+        (name, dtype): _run(config, rank, world, dtype)
+        for name, config in _configs()
+        for dtype in (torch.float64, torch.float32)[: 1 if world == 3 else 2]
+    }
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return _answers(0, 1)
+
+
+def test_all_registered_methods_are_here():
+    names = [name for name, _ in _configs()]
+    assert {name.split()[0] for name in names} == set(registry._BUILTIN)
+    assert len(registry._BUILTIN) >= 10
+    assert len(names) == len(registry._BUILTIN) + sum(map(len, VARIANTS.values()))
+    assert all(get(name).name == name for name in registry._BUILTIN)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_give_the_values_gradients_and_state_of_one(world, run_processes, alone):
+    everyone = run_processes(_answers, world=world, timeout=120.0)
+    assert len(everyone) == world
+    for rank, found in enumerate(everyone):
+        assert len(found) == len(alone) // (world - 1)  # three of them: float64 alone
+        for name, dtype in found:
+            expected = alone[name, dtype]
+            got, first = found[name, dtype], everyone[0][name, dtype]
+            assert got.keys() == expected.keys()
+            assert len(got) > 20
+            # sums in another order, relative to the largest number
+            tolerance = 1e-9 if dtype == torch.float64 else 1e-5
+            for part, value in expected.items():
+                where = f"{name}, {dtype}, rank {rank} of {world}: {part}"
+                size = max(1.0, float(value.abs().max())) if value.numel() else 1.0
+                # in float32 a second step starts from weights that differ by rounding
+                if dtype == torch.float64 or part.startswith("0 "):
+                    torch.testing.assert_close(
+                        got[part],
+                        value,
+                        rtol=tolerance,
+                        atol=tolerance * size,
+                        msg=lambda m, w=where: f"{w}\n{m}",
+                    )
+                # targets, centres and weights: to the last bit, or ranks would drift apart
+                if part.startswith("state "):
+                    assert torch.equal(got[part], first[part]), where
