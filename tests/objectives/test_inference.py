@@ -229,6 +229,12 @@ def test_bfloat16_autocast_changes_nothing_and_identical_views_are_finite():
     z = unit(drawn(1, 6, 33)).expand(2, 6, 33).float()
     narrow = VonMisesFisher(z, torch.full((2, 6), 1e7))
     assert all(x is None or x.isfinite() for x in variational_terms(narrow, z).values())
+    against = PowerSpherical(-z, torch.full((2, 6), 9.0)).expand((2, 6))
+    against.loc = against.loc.clone().requires_grad_()
+    for experts in ("pairs", "mixture"):
+        terms = variational_terms(against, z, experts=experts)
+        (slope,) = torch.autograd.grad(terms["align"] + terms["uniform"], against.loc)
+        assert slope.isfinite().all()
     p = VonMisesFisher(z, torch.full((2, 6), 1e3))
     plain = variational_terms(p, z)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -57,7 +57,8 @@ def j_align(
         experts: how views are combined, see the module; product for von Mises-Fisher only.
 
     Returns:
-        Nats, a scalar with gradients, in the dtype of p.
+        Nats, a scalar with gradients, in the dtype of p, computed in float64. Cosines are kept
+        above -1 + 1e-6.
 
     Raises:
         ConfigError: shapes do not fit, there are too few views, or the combination is unknown or
@@ -82,11 +83,12 @@ def j_align(
     with torch.autocast(z.device.type, enabled=False):
         if experts == "product":
             return product_of_experts(p).log_prob(draws).mean()
-        log_p = p.log_prob(draws[:, :, None])  # (s, i, j, n)
-        if experts == "mixture":
-            return (log_p.logsumexp(2) - math.log(log_p.shape[2])).mean()
-        others = ~torch.eye(log_p.shape[1], dtype=torch.bool, device=z.device)
-        return log_p[:, others].mean()
+        views = range(len(p.loc))
+        if experts == "pairs":
+            pairs = [(i, j) for i in views for j in views if i != j]
+            return torch.stack([_between(draws, p, i, j).mean() for i, j in pairs]).mean()
+        every = [torch.stack([_between(draws, p, i, j) for j in views]) for i in views]
+        return torch.stack(every).logsumexp(1).mean() - math.log(len(views))
 
 
 def j_uniform(
@@ -331,6 +333,18 @@ def _comparisons(bank: Axial, experts: Experts) -> Iterator[tuple[int, Axial]]:
             yield from ((i, one) for i in views if i != j)
 
 
+def _between(draws: Tensor, p: Axial, i: int, j: int) -> Tensor:
+    """Return log p(z^i | x^j) (s, n)."""
+    # A product and a sum, not a matrix product: no reduced precision on any device.
+    cosine = (precise(draws[:, i]) * precise(p.loc[j])).sum(-1)
+    return _like(p, p.loc[j], p.concentration[j]).log_prob_at(_kept(cosine))
+
+
+def _kept(cosine: Tensor) -> Tensor:
+    """Keep cosines where a Power Spherical density has a logarithm, as `vi_simsiam` does."""
+    return cosine.clamp(-1 + 1e-6, 1.0)
+
+
 def _like(p: Axial, loc: Tensor, concentration: Tensor) -> Axial:
     return type(p)(loc, concentration, validate_args=False)
 
@@ -340,7 +354,7 @@ def _log_marginal(z: Tensor, bank: Axial) -> Tensor:
     directions = precise(bank.loc).T
     total = torch.zeros((), dtype=bank.loc.dtype, device=z.device)
     for rows in z.split(max(1, _ELEMENTS // directions.shape[1])):
-        log_p = bank.log_prob_at(precise(rows) @ directions)
+        log_p = bank.log_prob_at(_kept(precise(rows) @ directions))
         total = total + log_p.logsumexp(1).sum()
     return total / len(z) - math.log(directions.shape[1])
 
