@@ -1,4 +1,4 @@
-"""An uncertainty for any encoder: runs, names, modules, functions; saved as a run like any other."""
+"""An uncertainty for any encoder: runs, names, modules, functions; saved as any other run."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def test_the_result_is_a_run_like_any_other_without_the_first_one(fitted, tmp_pa
     copy = shutil.copytree(out, tmp_path / "sure")
     again = cognates.load(copy).embed(pixels())
     assert all(torch.equal(a, b) for a, b in zip(again, model.embed(pixels()), strict=True))
-    assert 0 <= model.percentile(again.uncertainty).min()
+    assert model.percentile(again.uncertainty).min() >= 0
     results = cognates.evaluate(copy, only=["knn", "auroc-error"], device="cpu", grid=2)
     assert any(r.metric == "knn/concentration" and r.error is None for r in results)
     table = tmp_path / "table.parquet"
-    source = again and json.loads((copy / "config.json").read_text())["data"]["source"]
+    source = json.loads((copy / "config.json").read_text())["data"]["source"]
     assert main(["embed", str(copy), "--data", source, "--out", str(table), "--quiet"]) == 0
     assert main(["report", str(copy)]) == 0
     page = (copy / "report.html").read_text(encoding="utf8")

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -196,7 +196,7 @@ def _batch_size(source: str) -> int:
     return defaults.batch_size(len(open_source(source).splits["train"]))
 
 
-def _name(encoder: object, *, saved: bool) -> str:
+def _name(encoder: Any, *, saved: bool) -> str:  # noqa: ANN401  (checked here)
     """Return the name under which a configuration mentions an encoder that is not a run's."""
     if isinstance(encoder, str):
         return encoder

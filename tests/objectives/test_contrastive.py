@@ -250,8 +250,7 @@ def test_mc_info_nce_does_not_depend_on_the_order_of_images_or_the_axes_in_distr
 
 
 def test_gradients_of_mc_info_nce_agree_with_finite_differences_of_the_same_draws():
-    # Power Spherical draws at fixed uniform numbers are not smooth in kappa (torch's gamma rejects),
-    # so kappa is differentiated for von Mises-Fisher in expectation, and loc for both exactly.
+    # Samplers reject, so draws of one generator are not smooth in kappa: see the next test.
     kappa = torch.full((2, 3), 6.0, dtype=F64)
     for family in FAMILIES:
         free = points(2, 3, 3).requires_grad_()

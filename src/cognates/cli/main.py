@@ -32,7 +32,8 @@ COMMANDS = {
     "doctor": "Report versions and devices, and train ten steps to see that all is well.",
     "export": "Write an encoder's weights for another library.",
 }
-"""Each command is the module `cognates.cli.NAME` (`_` for `-`) with a dataclass `Command` that has a `run`."""
+"""Each command is the module `cognates.cli.NAME` (`_` for `-`) with a dataclass `Command` that has
+a `run`."""
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the operating system says when a disk is full, over quota, read-only or not ours."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -68,6 +68,36 @@ def view_features(
     known = _opened(path, len(images), len(views))
     if known is not None:
         return known
+
+    @torch.no_grad()
+    def write(file: IO[bytes]) -> None:
+        start = 0
+        parts = _embedded(encoder, images, views, transform, seed, device, batch_size, progress)
+        for part in parts:
+            if start == 0:
+                shape = (len(images), *part.shape[1:])
+                header = {"descr": part.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(file, header)
+            file.write(part.tobytes())
+            start += len(part)
+
+    replace(path, write)
+    found = _opened(path, len(images), len(views))
+    assert found is not None
+    return found
+
+
+def _embedded(
+    encoder: nn.Module,
+    images: Images,
+    views: Sequence[ViewSpec],
+    transform: Transform,
+    seed: int,
+    device: torch.device | str,
+    batch_size: int,
+    progress: Progress | None,
+) -> Iterator[np.ndarray]:
+    """Yield the representations (b, v, d) of chunk after chunk."""
     n, _, height, width = images.pixels.shape
     # Parameters of all images are drawn at once, so that no chunk size can change them.
     drawn = [
@@ -76,41 +106,21 @@ def view_features(
         )
         for number, spec in enumerate(views)
     ]
-
-    @torch.no_grad()
-    def write(file: IO[bytes]) -> None:
-        start = 0
-        for chunk in chunks(images, batch_size, device, progress):
-            rows = slice(start, start + len(chunk))
-            made = [
-                encoder(
-                    augment.apply(
-                        chunk,
-                        parameters.rows(rows.start, rows.stop),
-                        size=spec.size,
-                        mean=transform.mean,
-                        std=transform.std,
-                    )
-                )
-                for spec, parameters in zip(views, drawn, strict=True)
-            ]
-            part = torch.stack(made, dim=1).float().cpu().numpy()
-            if not np.isfinite(part).all():
-                raise NonFiniteError(
-                    "Expected finite features, got a NaN or an infinity from the encoder: check "
-                    "its weights and the normalisation of the images."
-                )
-            if start == 0:
-                shape = (n, *part.shape[1:])
-                header = {"descr": part.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(file, header)
-            file.write(part.tobytes())
-            start = rows.stop
-
-    replace(path, write)
-    found = _opened(path, n, len(views))
-    assert found is not None
-    return found
+    normal, start = {"mean": transform.mean, "std": transform.std}, 0
+    for chunk in chunks(images, batch_size, device, progress):
+        stop = start + len(chunk)
+        made = [
+            encoder(augment.apply(chunk, one.rows(start, stop), size=spec.size, **normal))
+            for spec, one in zip(views, drawn, strict=True)
+        ]
+        part = torch.stack(made, dim=1).float().cpu().numpy()
+        if not np.isfinite(part).all():
+            raise NonFiniteError(
+                "Expected finite features, got a NaN or an infinity from the encoder: check its "
+                "weights and the normalisation of the images."
+            )
+        yield part
+        start = stop
 
 
 def _opened(path: Path, n: int, views: int) -> np.ndarray | None:

@@ -139,7 +139,8 @@ class PostHocConfig(MethodConfig):
     )
 
     components: int = 64
-    """Principal components d of the features that span the latent's space; the encoder's width if that is less."""
+    """Principal components d of the features that span the latent's space; the encoder's width if
+    that is less."""
     head_hidden: int | None = None
     """Features between the head's layers; None: a quarter of the encoder's width."""
     start: float = 0.25

@@ -72,7 +72,7 @@ def info_nce(
     Example:
         >>> z = torch.eye(4).expand(2, 4, 4)  # four images with equal views, orthogonal
         >>> {name: round(term.item(), 4) for name, term in info_nce(z, temperature=0.5).items()}
-        {'alignment': -2.0, 'uniformity': 2.5966}
+        {'alignment': -2.0, 'uniformity': 2.5944}
     """
     _check(z.shape, temperature, negatives)
     with torch.autocast(z.device.type, enabled=False):
@@ -126,7 +126,7 @@ def mc_info_nce(
         >>> sure = PowerSpherical(loc, torch.full((2, 4), 1e7))
         >>> terms = mc_info_nce(sure, temperature=0.5, generator=torch.Generator())
         >>> {name: round(abs(term.item()), 2) for name, term in terms.items()}
-        {'alignment': 2.0, 'uniformity': 2.6, 'sampling': 0.0}
+        {'alignment': 2.0, 'uniformity': 2.59, 'sampling': 0.0}
     """
     _check((*posterior.batch_shape, posterior.dim), temperature, negatives)
     if samples < 1:
