@@ -3,7 +3,18 @@
 from cognates.methods import names
 from cognates.report.statements import display_name
 
-BUILT_IN = ("beta-vae", "cr-vae", "simsiam", "simve", "ssl-hsic", "vae", "vi-simsiam")
+BUILT_IN = (
+    "beta-vae",
+    "byol",
+    "cr-vae",
+    "dino",
+    "simsiam",
+    "simve",
+    "ssl-hsic",
+    "vae",
+    "vi-simsiam",
+    "vicreg",
+)
 
 
 def test_every_method_of_the_library_has_a_name_for_text():
