@@ -89,7 +89,8 @@ def train(
         init: weights to start from: a file of torchvision or timm, or an earlier run.
         devices: processes that share a batch.
         precision: "32-true", "bf16-mixed" or "64-true".
-        accumulate: forward and backward passes per step.
+        accumulate: parts in which a batch goes through the encoder; batches of their own, unless
+            `training.accumulation` is exact.
         clip: largest norm of the gradient.
         max_unreadable: share of unreadable files above which the source is refused.
         stop_on_collapse: end a run whose representation collapses with a `CollapseError`.

@@ -98,8 +98,12 @@ class TrainingConfig:
     batch_size: int = 256
     """Images per optimiser step over all processes and accumulation steps."""
     accumulate: int = 1
-    """Forward and backward passes per optimiser step. For a loss that couples the images of a batch
-    (ssl-hsic) each part is a batch of its own: another objective than that of the whole batch."""
+    """Parts of a batch that go through the encoder one after the other, to save memory."""
+    accumulation: Literal["averaged", "exact"] = "averaged"
+    """What the parts are. averaged: batches of their own, whose losses are averaged; where a loss
+    couples images (ssl-hsic, vicreg, any with negatives or batch norm) that is another objective
+    than the whole batch's. exact: only the encoder sees parts, heads and loss see the whole batch;
+    its gradient, but for batch norm in the encoder, for one more pass of the encoder."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     seed: int = 0
     device: str = "auto"

@@ -200,8 +200,9 @@ def _check_processes(config: MethodConfig, views: int) -> None:
     except CognatesError as error:
         raise MethodCheckError(f"Expected two processes to train together: {error}") from error
     for rank, values in enumerate(found):
+        _require(values.keys() == alone.keys(), "two processes log and train what one does")
         for name, value in alone.items():
-            got = values.get(name, value.new_full((), float("nan")))
+            got = values[name]
             # 1e-9: float64 sums in another order; of gradients, relative to the largest
             size = max(1.0, float(value.abs().max())) if value.numel() else 1.0
             same = got.shape == value.shape

@@ -5,7 +5,9 @@ from cognates.report.statements import display_name
 
 BUILT_IN = (
     "beta-vae",
+    "byol",
     "cr-vae",
+    "dino",
     "loss-prediction",
     "mc-info-nce",
     "post-hoc",
@@ -14,6 +16,7 @@ BUILT_IN = (
     "ssl-hsic",
     "vae",
     "vi-simsiam",
+    "vicreg",
 )
 
 

@@ -151,6 +151,9 @@ LOSSES = {
     " - functional.normalize(b, dim=1)).square().sum(1).mean()}",
     # no term couples images: the mean over parts is the mean over the batch
     "separable": 'terms = {"alignment": (a - b).square().mean(), "size": 0.1 * a.square().mean()}',
+    # every image is compared with all others
+    "coupled": 'terms = {"alignment": (a - b).square().mean(),'
+    ' "apart": (a.double() @ b.double().T).square().mean().sqrt().to(a.dtype)}',
     "not-finite": 'terms = {"alignment": (a - b).square().mean(),'
     ' "variance": a.square().mean() * (float("nan") if batch.step >= 6 else 1.0)}',
     "noisy": 'terms = {"alignment": (a - functional.dropout(b, 0.5)).square().mean()}',

@@ -1,4 +1,4 @@
-"""Methods that are broken on purpose collapse, and the monitor says so in time; whole ones do not."""
+"""Methods broken on purpose collapse, and the monitor says so in time; whole ones do not."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Command:
     precision: OptionalName = None
     """32-true, bf16-mixed or 64-true."""
     accumulate: Whole = None
-    """Forward and backward passes per step."""
+    """Parts of a batch, to save memory; see training.accumulation for what they are."""
     clip: Number = None
     """Largest norm of the gradient."""
     max_unreadable: Number = None

@@ -133,7 +133,8 @@ class MethodConfig(ABC):
         """Refuse a batch that the loss cannot learn from; by default any will do.
 
         Args:
-            images: that the loss sees at once, over all processes: batch_size / accumulate.
+            images: that the loss sees at once, over all processes: batch_size / accumulate, or
+                all of them where accumulation is exact.
 
         Raises:
             ConfigError: there are too few.

@@ -8,7 +8,7 @@ With several processes, process r takes rows [r n/w, (r + 1) n/w) of each batch 
 drawn for the whole batch and applied to the rows, methods gather, and batch norm is synchronised,
 so the gradient is that of one process. With accumulation the method sees one part of the batch at
 a time and the losses are averaged: equal to the whole batch where no term couples images (no batch
-norm, no negatives).
+norm, no negatives); or, with `accumulation: exact`, the encoder does (see `parts`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cognates.config import RunConfig
 from cognates.data import augment, loader
 from cognates.errors import ConfigError, DataError, Interrupted
 from cognates.random import fold_in
-from cognates.training import checkpoint, monitors, prepare, record, storage
+from cognates.training import checkpoint, monitors, parts, prepare, record, storage
 from cognates.training.launch import Signals, agree, engine, launch
 from cognates.training.theory import TheoryMonitor
 from cognates.types import Batch, Loss, Terms
@@ -173,8 +173,9 @@ def forward_backward(
     micro_batches: Iterator[loader.LoadedBatch],
 ) -> tuple[Terms, Tensor]:
     """Compute one step's gradient; return its terms, averaged over the parts, and projections."""
-    plan, parts = config.training, []
-    for micro in itertools.islice(micro_batches, plan.accumulate):
+    plan, losses = config.training, []
+    batches, pieces = parts.shared_out(plan)
+    for micro in itertools.islice(micro_batches, batches):
         _seed_forward(fabric, fold_in(plan.seed, "forward", micro.step, micro.part))
         views = augment.make_views(
             micro.pixels,
@@ -187,14 +188,15 @@ def forward_backward(
             std=config.data.std,
             dtype=DTYPES[plan.precision],
         )
-        last = micro.part == plan.accumulate - 1
+        last = micro.part == batches - 1
         alone = fabric.world_size == 1
         with nullcontext() if last or alone else fabric.no_backward_sync(model):
-            loss: Loss = model(Batch(views, micro.index, micro.step, plan.seed))
-            fabric.backward(loss.total / plan.accumulate)
-        parts.append(Loss({k: v.detach() for k, v in loss.terms.items()}, loss.monitored))
-    terms = {k: torch.stack([part.terms[k] for part in parts]).mean(0) for k in parts[0].terms}
-    return terms, torch.cat([part.monitored for part in parts])
+            with parts.encoded_in(model, pieces):
+                loss: Loss = model(Batch(views, micro.index, micro.step, plan.seed))
+            fabric.backward(loss.total / batches)
+        losses.append(Loss({k: v.detach() for k, v in loss.terms.items()}, loss.monitored))
+    terms = {k: torch.stack([loss.terms[k] for loss in losses]).mean(0) for k in losses[0].terms}
+    return terms, torch.cat([loss.monitored for loss in losses])
 
 
 def clip_gradients(method: nn.Module, *, most: float | None) -> Tensor:
@@ -232,7 +234,7 @@ def _micro_batches(
         batch_size=config.training.batch_size,
         rank=fabric.global_rank,
         world=fabric.world_size,
-        parts=config.training.accumulate,
+        parts=parts.shared_out(config.training)[0],
         device=fabric.device,
         pin=fabric.device.type == "cuda",
     )

@@ -16,6 +16,7 @@ from cognates.errors import CognatesError, ConfigError, StorageError, nearest
 from cognates.methods.base import Method
 from cognates.random import fold_in
 from cognates.training import plugins, storage
+from cognates.training.parts import shared_out
 from cognates.types import Batch
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def prepare(
         _require_free(run)
         plugins.require_free(config, run)
     _require_shared(config)
-    config.method.require_images(config.training.batch_size // config.training.accumulate)
+    config.method.require_images(config.training.batch_size // shared_out(config.training)[0])
     images = load_images(config, progress=progress)
     if len(images) < config.training.batch_size:
         raise ConfigError(
@@ -230,7 +231,7 @@ def _rehearse_training(method: Method, config: RunConfig, images: Images) -> Non
 
     from cognates.data.augment import make_views
 
-    n = min(config.training.batch_size // config.training.accumulate, 4)
+    n = min(config.training.batch_size // shared_out(config.training)[0], 4)
     # np.array copies: torch cannot wrap a read-only memory map
     pixels = torch.from_numpy(np.array(images.pixels[:n]))
     views = make_views(
