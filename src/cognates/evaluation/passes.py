@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
-from cognates.errors import ConfigError, StorageError
+from cognates.errors import StorageError
 from cognates.evaluation import drawn, generation, likelihood, relative
 from cognates.evaluation.augmentation import RECIPES, feature_name, view
 from cognates.evaluation.augmentation import reference as reference_recipe
@@ -35,11 +34,10 @@ from cognates.evaluation.features import (
 from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.relative import Bank
 from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
-from cognates.evaluation.store import cache_key, data_digest, load, save, weights_digest
+from cognates.evaluation.store import cache_key, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET
 from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
-from cognates.random import fold_in
 from cognates.types import Features
 
 PIXELS = "pixels"
@@ -72,23 +70,6 @@ def drawable(
     if reference is not None:
         drawn.require_other(reference, method)
     return tuple(name for name in GENERATIVE if name in wanted)
-
-
-def part_of(images: Images, most: int | None, *, seed: int) -> Images:
-    """Return at most `most` of the images, drawn by the seed, in their order."""
-    if most is not None and most < 1:
-        raise ConfigError(f"Expected at least 1 image, got {most}.")
-    if most is None or len(images) <= most:
-        return images
-    generator = np.random.default_rng(fold_in(seed, "images", images.split))
-    rows = np.sort(generator.choice(len(images), most, replace=False))
-    return replace(
-        images,
-        pixels=images.pixels[rows],
-        path=None if images.path is None else images.path[rows],
-        targets={name: values[rows] for name, values in images.targets.items()},
-        digest=f"{data_digest(images)}-{most}-{seed}",
-    )
 
 
 class _Input(TypedDict):

@@ -1,9 +1,14 @@
-"""Stratified pieces of the training images: the held-out part, folds, and few-label subsets."""
+"""Pieces of the images: a random part, and stratified the held-out part, folds and few labels."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from cognates.data.images import Images
+from cognates.errors import ConfigError
+from cognates.evaluation.store import data_digest
 from cognates.random import fold_in
 
 
@@ -47,3 +52,20 @@ def per_class(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
         for value in np.unique(labels)
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def part_of(images: Images, most: int | None, *, seed: int) -> Images:
+    """Return at most `most` of the images, drawn by the seed, in their order."""
+    if most is not None and most < 1:
+        raise ConfigError(f"Expected at least 1 image, got {most}.")
+    if most is None or len(images) <= most:
+        return images
+    generator = np.random.default_rng(fold_in(seed, "images", images.split))
+    rows = np.sort(generator.choice(len(images), most, replace=False))
+    return replace(
+        images,
+        pixels=images.pixels[rows],
+        path=None if images.path is None else images.path[rows],
+        targets={name: values[rows] for name, values in images.targets.items()},
+        digest=f"{data_digest(images)}-{most}-{seed}",
+    )
