@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from cognates.data.cache import stored_size
 from cognates.data.decode import Item, UnreadableError, decode
 from cognates.errors import ConfigError, DataError, nearest
-from cognates.evaluation import drawings
+from cognates.evaluation import drawings, selection
+from cognates.evaluation.decisions import (
+    Ranking,
+    Rejection,
+    least_certain_first,
+    require_coverage,
+    threshold_of,
+)
 from cognates.evaluation.features import Transform, by_views, score_views
 from cognates.evaluation.gallery import percentiles
 from cognates.evaluation.knn import DISTANCE
@@ -93,7 +100,7 @@ class Model:
             DataError: an image cannot be read, or the array is not uint8 (n, c, h, w).
         """
         parts, scores = [], []
-        self._known(score)
+        self.require_score(score)
         for pixels in self._chunks(images, batch_size):
             representation, uncertainty = self.embed_stored(pixels, score=score)
             parts.append(representation)
@@ -108,7 +115,7 @@ class Model:
         self, pixels: np.ndarray, *, score: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embed images as the cache stores them, (n, c, s, s) uint8, in one pass."""
-        name = self._known(score)
+        name = self.require_score(score)
         spec = self.config.views[0] if by_views(self.method) else None
         chunk = torch.from_numpy(np.array(pixels)).to(self.device)
         compared = self.bank is not None and name in (*SCORES, DISTANCE)
@@ -195,6 +202,95 @@ class Model:
         prior = drawing.config.prior_of(1)
         return drawings.views_like(self.method, view, prior, count=count, seed=seed)[0].cpu()
 
+    def rank(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        *,
+        score: str | None = None,
+    ) -> Ranking:
+        """Order images by their uncertainty, the least certain first.
+
+        Args:
+            images: as for `embed`.
+            score: one of `scores`; None: the default one.
+
+        Raises:
+            ConfigError: the model has no such score.
+            DataError: an image cannot be read, or there is none.
+        """
+        u = _numbers(self.embed(images, score=score))
+        return Ranking(least_certain_first(u), u, self.percentile(u, score=score))
+
+    def select(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        budget: int,
+        *,
+        strategy: str = selection.DEFAULT,
+        seed: int = 0,
+        score: str | None = None,
+    ) -> np.ndarray:
+        """Return which images to label first, (budget,) positions in the order to label them in.
+
+        Args:
+            images: as for `embed`.
+            budget: images to choose, at least 1 and at most all.
+            strategy: a key of `evaluation.selection.STRATEGIES`.
+            seed: of what is drawn.
+            score: one of `scores`; None: the default one.
+
+        Raises:
+            ConfigError: an unknown strategy or score, or a budget out of range.
+            DataError: an image cannot be read, or there is none.
+        """
+        found = self.embed(images, score=score)
+        return selection.select(
+            found.representation.numpy(),
+            _numbers(found),
+            budget=budget,
+            strategy=strategy,
+            seed=seed,
+        )
+
+    def reject(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        coverage: float = 0.9,
+        *,
+        against: Literal["data", "training"] = "data",
+        score: str | None = None,
+    ) -> Rejection:
+        """Keep the images that are certain enough.
+
+        Args:
+            images: as for `embed`.
+            coverage: a share in (0, 1].
+            against: whose share that is. "data": at least that share of these images is kept;
+                "training": the threshold keeps that share of the training images, and of these
+                images fewer, the stranger they are.
+            score: one of `scores`; None: the default one.
+
+        Raises:
+            ConfigError: the coverage is out of range, the model has no such score, or keeps
+                nothing of its training images to compare with.
+            DataError: an image cannot be read, or there is none.
+        """
+        require_coverage(coverage)
+        if against not in ("data", "training"):
+            raise ConfigError(f"Expected 'data' or 'training' to reject against, got '{against}'.")
+        quantiles = self.quantiles_of(score)
+        if against == "training" and quantiles is None:
+            raise ConfigError(
+                "Expected a model that keeps scores of training images, got one without: "
+                "reject against the data."
+            )
+        u = _numbers(self.embed(images, score=score))
+        if against == "data" or quantiles is None:
+            threshold = threshold_of(u, coverage)
+        else:
+            threshold = float(np.interp(100 * coverage, np.arange(101), quantiles))
+        return Rejection(u <= threshold, threshold, u, self.percentile(u, score=score))
+
     def percentile(
         self, uncertainty: Tensor | np.ndarray, *, score: str | None = None
     ) -> np.ndarray:
@@ -216,12 +312,17 @@ class Model:
 
     def quantiles_of(self, score: str | None = None) -> np.ndarray | None:
         """Return the percentiles 0 to 100 (101,) of a score among the training images."""
-        name = self._known(score)
+        name = self.require_score(score)
         if self.bank is None:
             return self.quantiles if name == self.own_score else None
         return np.quantile(self.bank.scores[name], np.linspace(0, 1, 101))
 
-    def _known(self, score: str | None) -> str:
+    def require_score(self, score: str | None) -> str:
+        """Return the name of the score that is meant; None: the default one.
+
+        Raises:
+            ConfigError: the model has no such score.
+        """
         if score is None or score in self.scores:
             return score or self.default_score
         raise ConfigError(f"Unknown score '{score}' of this model: {nearest(score, self.scores)}.")
@@ -272,6 +373,11 @@ class Model:
                 name = item if isinstance(item, str | Path) else f"number {number}"
                 raise DataError(f"Cannot read the image '{name}': {error}.") from error
         return np.stack(arrays)
+
+
+def _numbers(embedding: Embedding) -> np.ndarray:
+    assert embedding.uncertainty is not None
+    return embedding.uncertainty.numpy()
 
 
 def _item(image: object) -> Item:

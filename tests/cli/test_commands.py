@@ -252,7 +252,7 @@ def test_export_writes_the_names_that_torchvision_knows(source, tmp_path):
 def test_the_help_of_every_command_is_short_and_exits_with_0(capsys):
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 15
     for name in COMMANDS:
         assert name in overview
         assert main([name, "--help"]) == 0

@@ -11,6 +11,7 @@ from cognates.errors import ConfigError, DataError, StorageError
 from cognates.evaluation import suite
 from cognates.evaluation.gallery import percentiles, write_gallery
 from cognates.evaluation.records import format_result, read_results, table, write_results
+from cognates.evaluation.relative import SCORES
 from cognates.evaluation.suite import PROTOCOLS, evaluate, resolve, run_protocols
 from cognates.types import Result
 
@@ -58,11 +59,12 @@ def test_one_call_gives_all_records_files_and_progress(
         ["trained-train", "trained-test", "untrained-train", "untrained-test", "pixels-train",
          "pixels-test", "trained-crop-test", "trained-blur-test"]
         + [f"trained-{c}-{s}-test" for c in ("crop", "blur")
-           for s in ("norm", "knn-distance", "view-disagreement")]
+           for s in ("norm", "knn-distance", "view-disagreement", *SCORES)]
+        + ["trained-train-relative", "trained-test-relative"]
         + [f"{s}-view{v}-test" for s in ("trained", "untrained", "pixels") for v in (1, 2)]
     )  # fmt: skip
     beside = [r.metric for r in results if r.protocol == "sensitivity"]
-    assert len(beside) == 2 * (2 + 3 * 3)
+    assert len(beside) == 2 * (2 + 6 * 3)
     assert {"crop-per-image", "crop-per-image/norm", "blur-overall/knn-distance",
             "blur-per-image/default-minus-view-disagreement"} <= set(beside)  # fmt: skip
     assert any(line.startswith("knn:") and "accuracy" in line for line in lines)

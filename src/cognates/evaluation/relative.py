@@ -8,7 +8,8 @@ bank's own values of the score s:
     relative(i)          = log u_i - mean over j in N_200(i) of log u_j
     knn-distance(i)      = 1 - mean over j in N_20(i) of z_i . z_j
     relative-distance(i) = (R_relative(i) + R_knn-distance(i)) / 2
-    consensus(i)         = (R_u(i) + R_nearest(i) + R_norm(i)) / 3     nearest(i) = 1 - max_j z_i . z_j
+    nearest(i)           = 1 - max over j of z_i . z_j
+    consensus(i)         = (R_u(i) + R_nearest(i) + R_norm(i)) / 3
 
 For VI-SimSiam u = (d-1)/(kappa + d-1), so that log u = -log kappa + constant where kappa is well
 above d: what is left after the neighbourhood's level is taken off is about the image, not about its
@@ -107,7 +108,7 @@ def make_bank(representation: np.ndarray, scores: Mapping[str, np.ndarray], *, o
         return bank  # an image alone has no neighbourhood
     return Bank(
         representation=bank.representation,
-        scores={**bank.scores, **against(bank, bank.representation, bank.scores, parts=True)},
+        scores={**bank.scores, **against(bank, representation, bank.scores, parts=True)},
         own=own,
     )
 

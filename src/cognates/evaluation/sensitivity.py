@@ -181,8 +181,9 @@ def sensitivity(
 
     These are about the default score; `crop-per-image/SCORE` and so on are about the baselines
     `norm`, `knn-distance` and `view-disagreement`, for a method that draws images also about
-    `reconstruction` and `negative-elbo`, and about the scores against the bank; and `crop-per-image/default-minus-SCORE` is the
-    paired difference on the images that both scores have seen.
+    `reconstruction` and `negative-elbo`, and about the scores against the bank.
+    `crop-per-image/default-minus-SCORE` is the paired difference on the images that both scores
+    have seen.
 
     Args:
         train: not used.

@@ -173,8 +173,7 @@ def evaluate(
     """
     drawn = drawable(method, only=only, reference=reference)
     named = resolve([*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn])
-    lacking = _lacking(named, train, test)  # before the passes, which take the time
-    chosen = {protocol.name for protocol in named}
+    lacking, chosen = _lacking(named, train, test), {protocol.name for protocol in named}
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -193,7 +192,7 @@ def evaluate(
         untrained,
         train,
         test,
-        with_views=bool({"view-retrieval", "dependence"} & chosen),
+        with_views=not chosen.isdisjoint({"view-retrieval", "dependence"}),
         with_sweeps="sensitivity" in chosen,
         with_augmented="augmentation" in chosen,
         with_theory="theory" in chosen,
@@ -205,9 +204,8 @@ def evaluate(
     if train is not given:  # `features` names the test images alone
         results = [replace(r, settings={"train": len(train), **r.settings}) for r in results]
     if out is not None:
-        # records about all images stay valid beside those about some of them
-        known = {*hashes.values(), *passes.hashes(method, untrained, whole).values()}
-        _write(Path(out), results, chosen, known)
+        every = passes.hashes(method, untrained, whole)
+        _write(Path(out), results, chosen, {*hashes.values(), *every.values()})
         _write_pictures(Path(out), method, test, found["test"], passes, quantiles, whole=whole)
     return results
 
@@ -239,6 +237,7 @@ def _taken(
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:
+    # Records about all images stay valid beside those about some of them.
     path = out / "results.json"
     kept = read_results(path) if path.is_file() else []
     again = chosen | {result.protocol for result in results}
