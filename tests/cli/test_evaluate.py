@@ -41,7 +41,10 @@ def test_two_sources_of_one_name_keep_their_records_apart(run, source, tmp_path,
 
 def test_only_protocols_that_need_labels_are_refused_where_there_are_none(run, unlabelled, fails):
     said = fails("evaluate", run, "--data", unlabelled, "--only", "knn", "uncertainty")
-    assert "Expected labels for knn, deciles, auroc-error, got images without" in said
+    assert (
+        "Expected labels for knn, deciles, auroc-error, r-auroc, aurc, augrc, risk, calibration, got"
+        in said
+    )
     for free in ("view-retrieval", "spread", "sensitivity"):
         assert free in said, free
     with pytest.raises(DataError, match="Expected labels for linear"):
@@ -82,7 +85,7 @@ def test_several_label_columns_are_a_matter_of_celeba_and_one_is_not(
             )
     said = fails("evaluate", run, "--data", f"npz:{folder}", "--only", "linear", "mlp")
     assert "Expected labels for linear, mlp, got images without" in said
-    assert "sensitivity and celeba can be measured" in said
+    assert "sensitivity, crop and celeba can be measured" in said
     assert "Expected attributes for celeba" in fails("evaluate", run, "--only", "celeba")
     assert "Expected factors for dsprites" in fails("evaluate", run, "--only", "dsprites")
     options = ["--data", f"npz:{folder}", "--only", "celeba", "--grid", "2"]

@@ -192,6 +192,7 @@ def test_the_sweep_is_the_methods_score_of_the_changed_test_view(method, images,
     assert set(swept) == {
         *("crop-test", "crop-norm-test", "crop-view-disagreement-test"),
         *("blur-test", "blur-norm-test", "blur-view-disagreement-test"),
+        *("random-crop-test", "random-crop-norm-test", "random-crop-view-disagreement-test"),
     }
     crops = swept["crop-test"]
     assert list(crops.scores) == [f"{level:.2f}" for level in CROPS]
@@ -212,7 +213,7 @@ def test_the_sweep_scores_the_baselines_of_the_changed_test_view(
     monkeypatch.setattr("cognates.evaluation.sensitivity.FEW", 9)
     bank = extract(method, images[0], **kind)
     swept = sweep(method, images[1], bank=bank, batch_size=7, limit=25, **kind)
-    assert len(swept) == 8
+    assert len(swept) == 12
     rows = swept["blur-test"].index
     pixels = torch.from_numpy(images[1].pixels[rows]).float() / 255
     changed = replace(images[1], pixels=(pixels * 255).byte().numpy(), path=None, targets={})

@@ -6,7 +6,7 @@ way; views of one psi by the model itself. What is left are features, which the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from cognates.data.images import Images
 from cognates.errors import ConfigError
 from cognates.evaluation.drawings import (
     as_drawing,
+    draws_images,
     pictures,
     posterior_of,
     require_samples,
@@ -33,6 +34,35 @@ from cognates.random import fold_in, generator
 from cognates.types import Features
 
 RANDOM = "random-convnet"
+GENERATIVE = ("reconstruction", "elbo", "generation", "generated-views")
+"""Protocols of methods that draw images."""
+
+
+def drawable(
+    method: Method, *, only: Sequence[str] | None, reference: Reference | None
+) -> tuple[str, ...]:
+    """Return those protocols of `GENERATIVE` that a method allows.
+
+    Raises:
+        ConfigError: one of `only` needs what the method does not have, or the reference is the
+            method itself.
+    """
+    wanted = set(GENERATIVE if only is None or "generative" in only else only) & set(GENERATIVE)
+    by_name = set(only or ()) & set(GENERATIVE)
+    if not wanted or (only is None and not draws_images(method)):
+        return ()
+    prior = as_drawing(method).config.prior_of(1)
+    if prior.flat:
+        if "generation" in by_name:
+            require_samples(as_drawing(method))
+        wanted.discard("generation")
+    if prior.between == 0:
+        if "generated-views" in by_name:
+            require_shared(as_drawing(method))
+        wanted.discard("generated-views")
+    if reference is not None:
+        require_other(reference, method)
+    return tuple(name for name in GENERATIVE if name in wanted)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ one that cannot be read is made again.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -22,7 +22,8 @@ from cognates.evaluation import drawn, generation, likelihood
 from cognates.evaluation.augmentation import RECIPES, feature_name, view
 from cognates.evaluation.augmentation import reference as reference_recipe
 from cognates.evaluation.components import reduce
-from cognates.evaluation.drawings import as_drawing, draws_images
+from cognates.evaluation.corruption import CORRUPTED, STRENGTHS
+from cognates.evaluation.drawings import as_drawing
 from cognates.evaluation.features import (
     Transform,
     by_views,
@@ -32,44 +33,16 @@ from cognates.evaluation.features import (
     view_pixels,
 )
 from cognates.evaluation.knn import DISTANCE
-from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
+from cognates.evaluation.outsiders import OUTSIDE
+from cognates.evaluation.sensitivity import Change, sweep, sweep_name
 from cognates.evaluation.store import cache_key, data_digest, load, save, weights_digest
-from cognates.evaluation.subjects import TARGET
+from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
 from cognates.random import fold_in
 from cognates.types import Features
 
 PIXELS = "pixels"
-GENERATIVE = ("reconstruction", "elbo", "generation", "generated-views")
-"""Protocols of methods that draw images."""
-
-
-def drawable(
-    method: Method, *, only: Sequence[str] | None, reference: drawn.Reference | None
-) -> tuple[str, ...]:
-    """Return those protocols of `GENERATIVE` that a method allows.
-
-    Raises:
-        ConfigError: one of `only` needs what the method does not have, or the reference is the
-            method itself.
-    """
-    wanted = set(GENERATIVE if only is None or "generative" in only else only) & set(GENERATIVE)
-    by_name = set(only or ()) & set(GENERATIVE)
-    if not wanted or (only is None and not draws_images(method)):
-        return ()
-    prior = as_drawing(method).config.prior_of(1)
-    if prior.flat:
-        if "generation" in by_name:
-            drawn.require_samples(as_drawing(method))
-        wanted.discard("generation")
-    if prior.between == 0:
-        if "generated-views" in by_name:
-            drawn.require_shared(as_drawing(method))
-        wanted.discard("generated-views")
-    if reference is not None:
-        drawn.require_other(reference, method)
-    return tuple(name for name in GENERATIVE if name in wanted)
 
 
 def part_of(images: Images, most: int | None, *, seed: int) -> Images:
@@ -126,8 +99,9 @@ class FeaturePass:
         test: Images,
         *,
         with_views: bool = True,
-        with_sweeps: bool = True,
+        sweeps: Sequence[Mapping[str, Change]] = (),
         with_augmented: bool = False,
+        outside: Mapping[str, Images] | None = None,
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
@@ -139,8 +113,9 @@ class FeaturePass:
             train: one split.
             test: the other.
             with_views: whether view retrieval will run.
-            with_sweeps: whether sensitivity will run.
+            sweeps: the changes of every sweep that will be read.
             with_augmented: whether augmentation will run.
+            outside: images of other sets, by name.
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
         """
@@ -150,8 +125,9 @@ class FeaturePass:
             prefix = "" if subject == "trained" else f"{subject}-"
             hashes[subject] = self._key(test, weights)
             for split, images in (("train", train), ("test", test)):
-                # the eight passes: only where errors are ranked, or where it is the method's score
-                needed = TARGET in images.targets or by_views(method)
+                # the eight passes: only where errors are ranked, where it is the method's score, or
+                # where other images have it too
+                needed = TARGET in images.targets or by_views(method) or bool(outside)
                 disagreement = needed and split == "test" and subject == "trained"
                 found[prefix + split] = self._split(
                     f"{subject}-{split}", owner, images, weights, disagreement=disagreement
@@ -161,8 +137,16 @@ class FeaturePass:
                 found |= {f"{prefix}{name}": side for name, side in sides.items()}
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
-        if with_sweeps:
-            found |= self._sweeps(method, train, found["train"], test)
+        for changes in sweeps:
+            found |= self._sweeps(method, train, found["train"], test, changes)
+        for name, images in (outside or {}).items():
+            found[OUTSIDE + name] = self._split(
+                f"trained-{OUTSIDE}{name}",
+                method,
+                images,
+                weights_digest(method),
+                disagreement=True,
+            )
         if generative:
             found |= self._drawn(method, train, test, generative, reference)
         return found, hashes
@@ -252,21 +236,32 @@ class FeaturePass:
         return reduce(first, second) if owner is None else (first, second)
 
     def _sweeps(
-        self, method: Method, train: Images, bank: Features, test: Images
+        self,
+        method: Method,
+        train: Images,
+        bank: Features,
+        test: Images,
+        changes: Mapping[str, Change],
     ) -> dict[str, Features]:
         made: dict[str, Features] = {}
+        corrupted = all(name.startswith(CORRUPTED) for name in changes)
+        options = {"changes": changes, "predict": corrupted and has_labels(train, test)}
 
         def one(name: str) -> Features:
             if not made:
-                made.update(sweep(method, test, bank=bank, seed=self.seed, **self._input()))
+                shared = {"bank": bank, "seed": self.seed, **self._input()}
+                made.update(sweep(method, test, **shared, **options))
             return made[name]
 
         weights = weights_digest(method)
         found = {}
         beside = (*LABEL_FREE, *(score for score in DRAWN if score in bank.scores))
         for score in dict.fromkeys((method.default_score, *beside)):
-            against = {"bank": self._key(train, weights)} if score == DISTANCE else {}
-            for change in CHANGES:
+            # what corrupted images are taken for is kept beside their scores
+            of_bank = score == DISTANCE or corrupted
+            against: dict[str, object] = {"bank": self._key(train, weights)} if of_bank else {}
+            against |= {"strengths": repr(STRENGTHS)} if corrupted else {}
+            for change in changes:
                 name = sweep_name(change, score, method.default_score)
                 key = self._key(
                     test, weights, sweep=name, specs=self._specs(1), seed=self.seed, **against

@@ -17,16 +17,18 @@ import torch
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
-from cognates.evaluation import linear
+from cognates.evaluation import corruption, linear
 from cognates.evaluation.attributes import ATTRIBUTES
 from cognates.evaluation.drawings import write_drawings
-from cognates.evaluation.drawn import Reference
+from cognates.evaluation.drawn import GENERATIVE, Reference, drawable
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
-from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable, part_of
+from cognates.evaluation.outsiders import LIMIT, require_others
+from cognates.evaluation.passes import FeaturePass, part_of
 from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
+from cognates.evaluation.sensitivity import CHANGES, Change
 from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.methods.base import Method
 from cognates.types import Features, Result
@@ -51,8 +53,8 @@ def run_protocols(
     Args:
         features: `train` and `test`; beside them `untrained-train`, `untrained-test`,
             `pixels-train`, `pixels-test`, `view1-test`, `view2-test` (also with a baseline's
-            prefix), `crop-test` and `blur-test`, and those of `augmentation.feature_name`, as far
-            as they exist.
+            prefix), those of `sensitivity.sweep`, `ood-NAME` of other sets' images, and those of
+            `augmentation.feature_name`, as far as they exist.
         seed: the protocols' seed: subsets, bootstrap, ties.
         only: names of protocols or groups; None: all standard ones.
         grid: number of penalties of the linear probes; the demo takes 6.
@@ -122,6 +124,7 @@ def evaluate(
     quantiles: np.ndarray | None = None,
     images: int | None = None,
     reference: Reference | None = None,
+    outside: Mapping[str, Images] | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -151,6 +154,7 @@ def evaluate(
             for its protocol, 20,000 and 5,000. Settings record under `train` how many training
             images those were, where they were not all.
         reference: the encoder that samples are compared by; None: a random convolutional one.
+        outside: images of other sets by name, for the protocol `ood`: at most 10,000 of each.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -160,7 +164,7 @@ def evaluate(
 
     Raises:
         ConfigError: an unknown protocol is named, or one that the method does not allow; a method
-            is in training mode; the reference is the method itself.
+            is in training mode; the reference is the method itself; `ood` without other images.
         DataError: every protocol of `only` needs labels, attributes or factors that are missing.
         NonFiniteError: a method gives a NaN.
         StorageError: something cannot be written.
@@ -169,6 +173,7 @@ def evaluate(
     named = resolve([*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn])
     lacking = _lacking(named, train, test)  # before the passes, which take the time
     chosen = {protocol.name for protocol in named}
+    others = _outside(outside, test, images, seed) if "ood" in chosen else {}
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -181,18 +186,16 @@ def evaluate(
     whole, given = test, train
     train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
-        method,
-        untrained,
-        train,
-        test,
+        *(method, untrained, train, test),
         with_views=bool({"view-retrieval", "dependence"} & chosen),
-        with_sweeps="sensitivity" in chosen,
+        sweeps=_sweeps(chosen),
         with_augmented="augmentation" in chosen,
+        outside=others,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
     )
-    kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed}
-    results = run_protocols(found, hashes=hashes, progress=progress, **kind)
+    kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed, "hashes": hashes}
+    results = run_protocols(found, progress=progress, **kind)
     if train is not given:  # `features` names the test images alone
         results = [replace(r, settings={"train": len(train), **r.settings}) for r in results]
     if out is not None:
@@ -227,6 +230,21 @@ def _taken(
     limits = next((p.images for p in named if p.images), (None, None))
     first, second = limits if most is None else (most, most)
     return part_of(train, first, seed=seed), part_of(test, second, seed=seed)
+
+
+def _outside(
+    outside: Mapping[str, Images] | None, test: Images, most: int | None, seed: int
+) -> dict[str, Images]:
+    """Return the images of other sets that are taken."""
+    most = LIMIT if most is None else most
+    found = require_others(outside, test)
+    return {name: part_of(images, most, seed=seed) for name, images in found.items()}
+
+
+def _sweeps(chosen: set[str]) -> list[Mapping[str, Change]]:
+    """Return the changes of the sweeps that protocols read."""
+    found: list[Mapping[str, Change]] = [CHANGES] if {"sensitivity", "crop"} & chosen else []
+    return [*found, corruption.changes()] if "corruption" in chosen else found
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:
