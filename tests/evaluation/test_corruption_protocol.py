@@ -140,11 +140,12 @@ def test_the_suite_makes_the_corrupted_images_and_reads_their_scores(
     two = {name: CORRUPTIONS[name] for name in ("occlusion", "jpeg")}
     monkeypatch.setattr("cognates.evaluation.corruption.CORRUPTIONS", two)
     kind = {"views": [spec], "size": 16, "mean": None, "std": None, "out": tmp_path}
-    results = evaluate(method, *images, only=["corruption"], **kind)
+    results = evaluate(method, *images, only=["corruption"], images=15, **kind)
     assert not [r for r in results if r.error]
     metrics = {r.metric for r in results}
     assert {"all/per-image/default-minus-knn-distance", "jpeg/accuracy-5"} <= metrics
     # test images are fewer than the few of view disagreement: all scores saw the same
     assert len(metrics) == 3 * 3 * (4 + 3) + 2 * 12
-    free = evaluate(method, *unlabelled, only=["corruption"], **{**kind, "out": None})
+    kind["out"] = None
+    free = evaluate(method, *unlabelled, only=["corruption"], images=15, **kind)
     assert len(free) == 3 * 3 * (4 + 3) + 2 * 6

@@ -108,24 +108,25 @@ def require_others(outside: Mapping[str, Images] | None, test: Images) -> Mappin
     """Return the other sets of images by name.
 
     Raises:
-        ConfigError: there is none, one is the test set itself, or one has images of another shape.
+        ConfigError: there is none, one is the test set itself, or one has other channels. Sizes may
+            differ: all come to the encoder at the size of its test view.
     """
     if not outside:
         raise ConfigError(
             "Expected images of another set for the protocol 'ood', got none: name one with "
             "--ood SOURCE."
         )
-    shape = test.pixels.shape[1:]
+    channels = test.pixels.shape[1]
     for name, images in outside.items():
         if data_digest(images) == data_digest(test):
             raise ConfigError(
                 f"Expected another set than '{test.dataset}' for the protocol 'ood', got its own "
                 "images: name another with --ood SOURCE."
             )
-        if images.pixels.shape[1:] != shape:
+        if images.pixels.shape[1] != channels:
             raise ConfigError(
-                f"Expected images of {shape} (channels, height, width) in '{name}', got "
-                f"{images.pixels.shape[1:]}: load them at the size of '{test.dataset}'."
+                f"Expected images of {channels} channels in '{name}', as in '{test.dataset}', got "
+                f"{images.pixels.shape[1]}: convert them."
             )
     return outside
 
