@@ -43,7 +43,6 @@ def test_only_protocols_that_need_labels_are_refused_where_there_are_none(run, u
     said = fails("evaluate", run, "--data", unlabelled, "--only", "knn", "uncertainty")
     named = "knn, deciles, auroc-error, r-auroc, aurc, augrc, risk, calibration"
     assert f"Expected labels for {named}, got images without" in said
-    )
     for free in ("view-retrieval", "spread", "sensitivity"):
         assert free in said, free
     with pytest.raises(DataError, match="Expected labels for linear"):
