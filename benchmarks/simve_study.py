@@ -179,7 +179,6 @@ def _evaluate(folder: Path, source: str, *, generative: bool, baselines: bool) -
         prepare.build_method(model.config, initial=False).eval() if baselines else None,
         *(cache.load(source, split, progress=False) for split in ("train", "test")),
         with_views=False,
-        with_sweeps=False,
         with_augmented=True,
         generative=drawn,
     )

@@ -183,6 +183,7 @@ def evaluate(
     reference: Run | str | Path | None = None,
     images: int | None = None,
     plugin: str | Path | None = None,
+    ood: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
     r"""Measure a run beside raw pixels and the encoder as it was before training.
@@ -199,6 +200,9 @@ def evaluate(
         images: at most so many images of each split, drawn by a fixed seed; None: all, and of
             dSprites, for its protocol, 20,000 and 5,000.
         plugin: the file of the run's method, as for `load`.
+        ood: other SOURCEs, whose test images the uncertainty should tell from those of `data`
+            (protocol `ood`; without `only` it is the only one that runs). They are resized, and
+            their channels converted, to what the run sees.
         progress: called with one line of text after every step.
 
     Returns:
@@ -215,6 +219,8 @@ def evaluate(
     from cognates.evaluation import suite
     from cognates.evaluation.records import results_file, write_results
 
+    if ood:
+        only = ["ood"] if only is None else [*only, "ood"]
     suite.resolve(only)
     if grid is not None and grid < 1:
         raise ConfigError(f"Expected a grid of at least 1 penalty, got {grid}.")
@@ -246,6 +252,7 @@ def evaluate(
         bank=model.bank,
         default_score=model.default_score,
         reference=None if reference is None else _reference(reference, model),
+        outside=_others(model.config, source, ood),
         device=model.device,
         progress=progress,
         **options,
@@ -319,6 +326,32 @@ def _images(config: RunConfig, source: str, split: str) -> Images:
             max_unreadable=1.0 if own and split == "test" else config.data.max_unreadable,
             progress=False,
         )
+
+
+def _others(config: RunConfig, source: str, others: Sequence[str]) -> dict[str, Images]:
+    """Return the test images of other sources by name, each as the run's encoder wants them.
+
+    Raises:
+        ConfigError: one is the evaluated source itself, is named twice, or has no test images.
+    """
+    from cognates.data.sources import absolute
+
+    seen = {absolute(source)}
+    found: dict[str, Images] = {}
+    for other in others:
+        if absolute(other) in seen:
+            raise ConfigError(
+                f"Expected other sources than '{source}' for the protocol 'ood', each once, got "
+                f"'{other}': name another."
+            )
+        seen.add(absolute(other))
+        images = _images(config, other, "test")
+        name = images.dataset
+        number = 2
+        while name in found:  # two folders of one name
+            name, number = f"{images.dataset}-{number}", number + 1
+        found[name] = images
+    return found
 
 
 def describe_data(run: Path, config: RunConfig) -> None:

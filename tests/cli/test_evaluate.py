@@ -41,7 +41,8 @@ def test_two_sources_of_one_name_keep_their_records_apart(run, source, tmp_path,
 
 def test_only_protocols_that_need_labels_are_refused_where_there_are_none(run, unlabelled, fails):
     said = fails("evaluate", run, "--data", unlabelled, "--only", "knn", "uncertainty")
-    assert "Expected labels for knn, deciles, auroc-error, got images without" in said
+    named = "knn, deciles, auroc-error, r-auroc, aurc, augrc, risk, calibration"
+    assert f"Expected labels for {named}, got images without" in said
     for free in ("view-retrieval", "spread", "sensitivity"):
         assert free in said, free
     with pytest.raises(DataError, match="Expected labels for linear"):
@@ -82,7 +83,7 @@ def test_several_label_columns_are_a_matter_of_celeba_and_one_is_not(
             )
     said = fails("evaluate", run, "--data", f"npz:{folder}", "--only", "linear", "mlp")
     assert "Expected labels for linear, mlp, got images without" in said
-    assert "sensitivity and celeba can be measured" in said
+    assert "sensitivity, crop and celeba can be measured" in said
     assert "Expected attributes for celeba" in fails("evaluate", run, "--only", "celeba")
     assert "Expected factors for dsprites" in fails("evaluate", run, "--only", "dsprites")
     options = ["--data", f"npz:{folder}", "--only", "celeba", "--grid", "2"]
@@ -110,3 +111,31 @@ def test_too_few_images_for_every_protocol_are_an_error_of_the_input(run, tmp_pa
     assert main(["evaluate", str(copy), *wanted]) == 2
     said = capsys.readouterr().err
     assert "at least 5 training and 5 test images with a value for 'augmentation', got 3" in said
+
+
+def test_outsiders_are_brought_to_the_runs_images_and_measured_alone(
+    run, source, tmp_path, fails, capsys
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = {r.protocol for r in read_results(copy / "results.json")}
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "colour"
+    folder.mkdir()
+    for name in ("train", "test"):
+        pixels = generator.integers(0, 255, (30, 20, 26, 3), dtype=np.uint8)
+        np.savez(folder / f"{name}.npz", images=pixels)
+    shutil.copytree(folder, tmp_path / "other" / "colour")
+    sets = [f"npz:{folder}", f"npz:{tmp_path / 'other' / 'colour'}"]
+    assert main(["evaluate", str(copy), "--ood", *sets, "--grid", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "ood, colour/auroc/concentration" in said
+    assert "ood, colour-2/fpr95/default-minus-best" in said
+    assert "mahalanobis" not in said  # of the baselines the best one is enough
+    found = read_results(copy / "results.json")
+    assert {r.protocol for r in found} == before | {"ood"}
+    sizes = {(r.settings["inside"], r.settings["outside"]) for r in found if r.protocol == "ood"}
+    assert sizes == {(40, 30)}
+    assert "other sources than" in fails("evaluate", run, "--ood", source)
+    assert "each once" in fails("evaluate", run, "--ood", sets[0], sets[0])
+    assert "name one with --ood SOURCE" in fails("evaluate", run, "--only", "ood")

@@ -12,6 +12,7 @@ from torch import nn
 
 from cognates.errors import ConfigError
 from cognates.evaluation.drawn import (
+    GENERATIVE,
     Reference,
     reference_of,
     require_other,
@@ -19,7 +20,6 @@ from cognates.evaluation.drawn import (
     view_pass,
 )
 from cognates.evaluation.features import Transform
-from cognates.evaluation.passes import GENERATIVE
 from cognates.evaluation.store import weights_digest
 from cognates.evaluation.suite import GROUPS, PROTOCOLS, evaluate, resolve
 from cognates.methods import get

@@ -6,25 +6,24 @@ import numpy as np
 import pytest
 import torch
 
+from cognates.data.corrupt import blur
 from cognates.errors import DataError
 from cognates.evaluation.features import Transform, extract, score_views
 from cognates.evaluation.knn import knn_distance
 from cognates.evaluation.ranks import spearman
 from cognates.evaluation.retrieval import retrieved, view_retrieval
-from cognates.evaluation.sensitivity import (
-    BLURS,
-    CROPS,
-    blur,
-    crop,
-    per_image_spearman,
-    sensitivity,
-    sweep,
-)
+from cognates.evaluation.sensitivity import per_image_spearman, sensitivity
 from cognates.evaluation.spread import (
     effective_rank,
     representation_spread,
     spread,
     spread_interval,
+)
+from cognates.evaluation.sweeps import (
+    BLURS,
+    CROPS,
+    crop,
+    sweep,
 )
 
 
@@ -192,6 +191,7 @@ def test_the_sweep_is_the_methods_score_of_the_changed_test_view(method, images,
     assert set(swept) == {
         *("crop-test", "crop-norm-test", "crop-view-disagreement-test"),
         *("blur-test", "blur-norm-test", "blur-view-disagreement-test"),
+        *("random-crop-test", "random-crop-norm-test", "random-crop-view-disagreement-test"),
     }
     crops = swept["crop-test"]
     assert list(crops.scores) == [f"{level:.2f}" for level in CROPS]
@@ -209,10 +209,10 @@ def test_the_sweep_scores_the_baselines_of_the_changed_test_view(
     method, images, spec, monkeypatch
 ) -> None:
     kind = {"views": [spec], "size": 16, "mean": (0.3,), "std": (0.2,)}
-    monkeypatch.setattr("cognates.evaluation.sensitivity.FEW", 9)
+    monkeypatch.setattr("cognates.evaluation.sweeps.FEW", 9)
     bank = extract(method, images[0], **kind)
     swept = sweep(method, images[1], bank=bank, batch_size=7, limit=25, **kind)
-    assert len(swept) == 8
+    assert len(swept) == 12
     rows = swept["blur-test"].index
     pixels = torch.from_numpy(images[1].pixels[rows]).float() / 255
     changed = replace(images[1], pixels=(pixels * 255).byte().numpy(), path=None, targets={})

@@ -16,8 +16,11 @@ from cognates.evaluation.suite import PROTOCOLS, evaluate, resolve, run_protocol
 from cognates.types import Result
 
 KIND = {"size": 16, "mean": (0.3,), "std": (0.2,), "grid": 3}
-LABELLED = {"knn", "linear", "few-labels", "deciles", "auroc-error"}
-LABEL_FREE = {"view-retrieval", "spread", "sensitivity"}
+LABELLED = {
+    *("knn", "linear", "few-labels", "deciles", "auroc-error"),
+    *("r-auroc", "aurc", "risk", "calibration"),
+}
+LABEL_FREE = {"view-retrieval", "spread", "sensitivity", "crop"}
 
 
 @pytest.fixture
@@ -57,8 +60,8 @@ def test_one_call_gives_all_records_files_and_progress(
     kept = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "features").iterdir())
     assert kept == sorted(
         ["trained-train", "trained-test", "untrained-train", "untrained-test", "pixels-train",
-         "pixels-test", "trained-crop-test", "trained-blur-test"]
-        + [f"trained-{c}-{s}-test" for c in ("crop", "blur")
+         "pixels-test", "trained-crop-test", "trained-blur-test", "trained-random-crop-test"]
+        + [f"trained-{c}-{s}-test" for c in ("crop", "blur", "random-crop")
            for s in ("norm", "knn-distance", "view-disagreement", *SCORES)]
         + ["trained-train-relative", "trained-test-relative"]
         + [f"{s}-view{v}-test" for s in ("trained", "untrained", "pixels") for v in (1, 2)]
@@ -128,9 +131,7 @@ def test_only_protocols_that_need_labels_are_refused_before_a_pass(
     method, unlabelled, make_features, spec, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(type(method), "embed", None)
-    wanted = (
-        "Expected labels for knn, linear, got .*: without labels view-retrieval, spread and sens"
-    )
+    wanted = "Expected labels for knn, linear, got .*: without labels view-retrieval, spread, sens"
     with pytest.raises(DataError, match=wanted):
         evaluate(method, *unlabelled, views=[spec], out=tmp_path, only=["linear", "knn"], **KIND)
     assert not list(tmp_path.iterdir())
@@ -172,10 +173,12 @@ def test_an_unknown_protocol_names_the_nearest() -> None:
 
 
 def test_protocols_are_named_singly_or_by_group_and_run_in_the_suites_order() -> None:
-    assert [p.name for p in resolve(["uncertainty", "knn"])] == ["knn", "deciles", "auroc-error"]
+    of_uncertainty = ["deciles", "auroc-error", "r-auroc", "aurc", "augrc", "risk", "calibration"]
+    assert [p.name for p in resolve(["uncertainty", "knn"])] == ["knn", *of_uncertainty]
+    assert [p.name for p in resolve(["ood", "corruption"])] == ["corruption", "ood"]
     assert {p.name for p in resolve(None)} == LABELLED | LABEL_FREE
     assert [p.name for p in resolve(["knn-200"])] == ["knn-200"]
-    assert len(PROTOCOLS) == 21
+    assert len(PROTOCOLS) == 29
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
     assert {name for group in suite.GROUPS.values() for name in group} <= set(PROTOCOLS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from cognates.cli.options import (
     OptionalRun,
     OptionalSource,
     RunFolder,
+    Sources,
     Whole,
     Words,
 )
@@ -34,10 +36,15 @@ class Command:
     data: OptionalSource = None
     """Another source than the run's own."""
     only: Words = ()
-    """Protocols or groups: knn, linear, few-labels, uncertainty, retrieval, spread, sensitivity;
-    generative (reconstruction, elbo, generation, generated-views), run where a method draws images;
-    and, run only where they are named, mlp, knn-vote, knn-200, gmm, kmeans, clustering,
-    augmentation, celeba (several label columns), dsprites (its factors), dependence, theory."""
+    """Protocols or groups: knn, linear, few-labels, uncertainty (deciles, auroc-error, r-auroc,
+    aurc, augrc, risk, calibration), retrieval, spread, sensitivity, crop; generative
+    (reconstruction, elbo, generation, generated-views), run where a method draws images; and, run
+    only where they are named, corruption, ood (with --ood), mlp, knn-vote, knn-200, gmm, kmeans,
+    clustering, augmentation, celeba (several label columns), dsprites (its factors),
+    dependence, theory."""
+    ood: Sources = ()
+    """Other sources, whose images the uncertainty should tell from the run's: protocol ood, and
+    without --only nothing else."""
     reference: OptionalRun = None
     """Another run whose encoder compares drawn images with real ones; without: random weights."""
     plugin: OptionalFile = None
@@ -65,6 +72,7 @@ class Command:
             reference=self.reference,
             images=self.images,
             plugin=self.plugin,
+            ood=self.ood,
             progress=None if self.quiet else say,
         )
         if not self.quiet:
@@ -98,17 +106,32 @@ def say(line: str) -> None:
 def table(results: Sequence[Result], *, most: int | None = None) -> str:
     """Return results as a table with a column per subject.
 
-    Single tenths, and single attributes where there is a mean of many, are left to the report.
+    Single tenths, single attributes where there is a mean of many, and points of a curve are left
+    to the report, and of the protocols with a value for every score those of the baselines.
     """
     from cognates.cli.text import columns
     from cognates.evaluation.records import SUBJECTS
     from cognates.evaluation.records import table as rows_of
 
+    own = {str(r.settings.get("score")) for r in results if "default" in r.flags}
     summed = ("macro/", "hair/", "gender/", "binary/")
     rows = [
         [f"{row.protocol}, {row.metric}", *(["failed", "", ""] if row.error else row.cells())]
         for row in rows_of(list(results))
         if "/decile-" not in row.metric
         and (row.protocol != "celeba" or row.error or row.metric.startswith(summed))
+        and (row.protocol not in _LONG or row.error or _short(row.metric, own))
     ]
     return columns(rows[:most], heads=["", *SUBJECTS]) if rows else "Nothing was measured."
+
+
+_LONG = ("aurc", "augrc", "risk", "corruption", "ood")
+_POINTS = re.compile(r"/(risk-at-(?!80|95)|uncertainty-|accuracy-)\d+|^(linear|knn)/error-rate$")
+
+
+def _short(metric: str, own: set[str]) -> bool:
+    """Return whether a metric of a long protocol is about a method's own score."""
+    if _POINTS.search(metric):
+        return False
+    score = metric.rpartition("/")[2]
+    return score in own or score in ("default-minus-best", "oracle")

@@ -37,6 +37,7 @@ RunFolders = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(meta
 Source = Annotated[str, tyro.conf.arg(metavar="SOURCE")]
 File = Annotated[str, tyro.conf.arg(metavar="FILE")]
 Words = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
+Sources = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE ...", help_behavior_hint="")]
 OptionalSource = Annotated[str | None, *_optional("SOURCE", str)]
 OptionalFolder = Annotated[str | None, *_optional("DIR", str)]
 OptionalFile = Annotated[str | None, *_optional("FILE", str)]

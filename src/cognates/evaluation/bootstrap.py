@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cognates.evaluation.ranks import mid_ranks
+from cognates.evaluation.ranks import row_ranks
 from cognates.random import fold_in
 
 RESAMPLES = 2000  # evaluation.md, section 11
@@ -209,7 +209,54 @@ def group_spearmans(accuracies: np.ndarray) -> np.ndarray:
     """Spearman's correlation of the group's number and its accuracy, for each row (r, groups)."""
     groups = accuracies.shape[1]
     number = np.arange(groups) - (groups - 1) / 2
-    ranks = np.stack([mid_ranks(row) for row in accuracies]) - (groups + 1) / 2
+    ranks = row_ranks(accuracies) - (groups + 1) / 2
     scale = np.sqrt((number @ number) * (ranks * ranks).sum(axis=1))
     usable = scale > 0
     return np.where(usable, ranks @ number / np.where(usable, scale, 1), 0)
+
+
+def sequences(values: np.ndarray, order: np.ndarray, *, seed: int) -> Iterator[np.ndarray]:
+    """Yield the resamples of `values` (n,) in the order of images `order`, chunk by chunk.
+
+    Returns:
+        Arrays (rows, n), r rows in all: a value stands there as often as its image was drawn.
+    """
+    weights = counts(len(values), seed=seed)
+    ordered = np.asarray(values)[order]
+    for rows in _chunks(*weights.shape):
+        taken = weights[rows][:, order]
+        spread = np.broadcast_to(ordered, taken.shape)
+        yield np.repeat(spread.ravel(), taken.ravel()).reshape(taken.shape)
+
+
+def separation(
+    inside: np.ndarray, outside: np.ndarray, *, accepted: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""AUROC and false acceptance of one set of images against another, both resampled.
+
+    Args:
+        inside: (n,) uncertainties of the images that should be accepted.
+        outside: (m,) of those that should not.
+        accepted: percent of `inside` that the threshold has to accept, in 1..100.
+        seed: the protocol's seed; the two sets have resamples of their own.
+
+    Returns:
+        auroc (r,), and the share (r,) of `outside` that is at most as uncertain as the threshold.
+    """
+    n, m = len(inside), len(outside)
+    values = np.concatenate([inside, outside])
+    order = np.argsort(values, kind="stable")
+    ordered, is_outside = values[order], (order >= n).astype(np.float64)
+    last = np.searchsorted(ordered, ordered, side="right") - 1
+    of_inside, of_outside = counts(n, seed=seed), counts(m, seed=fold_in(seed, "outside"))
+    aurocs, shares = [], []
+    for rows in _chunks(RESAMPLES, n + m):
+        weights = np.concatenate([of_inside[rows], of_outside[rows]], axis=1)[:, order]
+        weights = weights.astype(np.float64)
+        above = (weights * _ranks_of_sorted(ordered, weights)) @ is_outside
+        aurocs.append((above - m * (m + 1) / 2) / (m * n))
+        seen_outside = np.cumsum(weights * is_outside, axis=1)
+        seen_inside = np.cumsum(weights, axis=1) - seen_outside
+        threshold = np.argmax(100 * seen_inside >= accepted * n, axis=1)
+        shares.append(seen_outside[np.arange(len(weights)), last[threshold]] / m)
+    return np.concatenate(aurocs), np.concatenate(shares)

@@ -6,17 +6,21 @@ way; views of one psi by the model itself. What is left are features, which the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cognates.data.images import Images
+from cognates.data.views import ViewSpec
 from cognates.errors import ConfigError
+from cognates.evaluation import likelihood
 from cognates.evaluation.drawings import (
     as_drawing,
+    draws_images,
     pictures,
     posterior_of,
     require_samples,
@@ -25,7 +29,7 @@ from cognates.evaluation.drawings import (
     view_latents,
 )
 from cognates.evaluation.features import Transform, require_eval
-from cognates.evaluation.generation import GROUP, GROUPS, LIMIT
+from cognates.evaluation.generation import GROUP, GROUPS, LIMIT, VIEWS
 from cognates.evaluation.store import check, weights_digest
 from cognates.methods.base import Method
 from cognates.networks.convnet import ConvNet
@@ -33,6 +37,35 @@ from cognates.random import fold_in, generator
 from cognates.types import Features
 
 RANDOM = "random-convnet"
+GENERATIVE = ("reconstruction", "elbo", "generation", "generated-views")
+"""Protocols of methods that draw images."""
+
+
+def drawable(
+    method: Method, *, only: Sequence[str] | None, reference: Reference | None
+) -> tuple[str, ...]:
+    """Return those protocols of `GENERATIVE` that a method allows.
+
+    Raises:
+        ConfigError: one of `only` needs what the method does not have, or the reference is the
+            method itself.
+    """
+    wanted = set(GENERATIVE if only is None or "generative" in only else only) & set(GENERATIVE)
+    by_name = set(only or ()) & set(GENERATIVE)
+    if not wanted or (only is None and not draws_images(method)):
+        return ()
+    prior = as_drawing(method).config.prior_of(1)
+    if prior.flat:
+        if "generation" in by_name:
+            require_samples(as_drawing(method))
+        wanted.discard("generation")
+    if prior.between == 0:
+        if "generated-views" in by_name:
+            require_shared(as_drawing(method))
+        wanted.discard("generated-views")
+    if reference is not None:
+        require_other(reference, method)
+    return tuple(name for name in GENERATIVE if name in wanted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +256,44 @@ def view_pass(
         made = pictures(drawing.model, z.flatten(0, 1))
         parts.append(_array(method.embed(_as_stored(made)).representation))
     return _features(np.concatenate(parts), np.repeat(rows, GROUP), images, "backbone")
+
+
+def drawn_passes(
+    method: Method,
+    test: Images,
+    names: Sequence[str],
+    *,
+    views: Sequence[ViewSpec],
+    transform: Transform,
+    device: torch.device | str,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Callable[[], Features]]:
+    """Return what makes the features that the protocols `names` read of one method, by name."""
+    model: _Drawing = {
+        "transform": transform, "device": device, "batch_size": batch_size, "seed": seed,
+    }  # fmt: skip
+    makers: dict[str, Callable[[], Features]] = {}
+    if "reconstruction" in names:
+        makers[likelihood.RECONSTRUCTION] = lambda: likelihood.reconstruction_pass(
+            method, test, **model
+        )
+    if "elbo" in names:
+        makers[likelihood.BOUND] = lambda: likelihood.bound_pass(method, test, views=views, **model)
+    if "generated-views" in names:
+        flat = as_drawing(method).config.prior_of(1).flat
+        for source in ("image",) if flat else ("image", "prior"):
+            makers[VIEWS[source]] = lambda source=source: view_pass(
+                method, test, source=source, **model
+            )
+    return makers
+
+
+class _Drawing(TypedDict):
+    transform: Transform
+    device: torch.device | str
+    batch_size: int
+    seed: int
 
 
 def _as_stored(drawn: Tensor) -> Tensor:

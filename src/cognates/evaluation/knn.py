@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cognates.errors import ConfigError
+from cognates.errors import ConfigError, DataError
 from cognates.evaluation.memory import once_per_pair
 from cognates.evaluation.subjects import labels, per_image, subjects
 from cognates.types import Features, Result
@@ -119,6 +119,21 @@ def knn_distance(bank: Features, queries: Features) -> np.ndarray:
         z = normalise(bank.representation)
         found = _nearest(z, z, k, exclude_self=True)
     return 1 - found.similarity.astype(np.float64).mean(axis=1)
+
+
+def nearest_other(features: Features) -> np.ndarray:
+    """Return the row (n,) of the nearest other image of every image, by cosine.
+
+    Raises:
+        DataError: there are fewer than two images.
+    """
+    if len(features.representation) < 2:
+        raise DataError(
+            f"Expected at least 2 images, got {len(features.representation)}: an image is not its "
+            "own neighbour."
+        )
+    z = normalise(features.representation)
+    return _nearest(z, z, 1, exclude_self=True).position[:, 0]
 
 
 def with_bank_scores(train: Features, test: Features) -> tuple[Features, Features]:

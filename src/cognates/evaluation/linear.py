@@ -37,6 +37,9 @@ class Prediction(NamedTuple):
     """(k,) the label of each column"""
     selected: Mapping[str, object]
     flags: tuple[str, ...]
+    held_out: tuple[np.ndarray, np.ndarray] | None = None
+    """What the probe of the rest, at the chosen penalty, says about the held-out training images:
+    log-probabilities (m, k), and the column (m,) of each image's class. None: not kept."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -97,14 +100,16 @@ def linear(
         "selected": {name: p.selected for name, p in predictions.items()},
         "flags": {name: p.flags for name, p in predictions.items()},
     }
-    columns = {name: _columns(p, truth) for name, p in predictions.items()}
+    measured = {name: columns(p, truth) for name, p in predictions.items()}
     results = []
     for metric in ("accuracy", "nll", "brier"):
-        values = {name: column[metric] for name, column in columns.items()}
+        values = {name: column[metric] for name, column in measured.items()}
         if all(np.isfinite(v).all() for v in values.values()):
             results += per_image("linear", metric, values, **common)
         else:
-            results.append(_undefined(metric, truth, predictions["trained"], seed, settings))
+            results.append(
+                undefined("linear", metric, truth, predictions["trained"], seed, settings)
+            )
     for name, prediction in predictions.items():
         results.append(_calibration(name, prediction, truth, seed, settings))
     return results
@@ -166,9 +171,13 @@ def exhausted(
 
 
 def expected_calibration_error(
-    confidence: np.ndarray, correct: np.ndarray, *, weights: np.ndarray | None = None
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    equal_mass: bool = False,
 ) -> np.ndarray:
-    r"""ECE in 15 equal-width bins of the confidence.
+    r"""ECE in 15 bins of the confidence, of equal width or with equally many images.
 
     Formula: sum over bins of (n_b / n) |accuracy_b - confidence_b|.
 
@@ -176,6 +185,7 @@ def expected_calibration_error(
         confidence: (n,) in [0, 1].
         correct: (n,) bool.
         weights: (r, n) counts of resamples; None: every image once.
+        equal_mass: whether bins hold equally many of the n images, rather than a 15th of [0, 1].
 
     Returns:
         (r,) fractions in [0, 1].
@@ -183,6 +193,8 @@ def expected_calibration_error(
     n = len(confidence)
     # ceil - 1: a bin holds its upper border, as in Guo et al. 2017, https://arxiv.org/abs/1706.04599
     position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    if equal_mass:
+        position[np.argsort(confidence, kind="stable")] = np.arange(n) * BINS // n
     gaps = np.zeros((n, BINS))
     gaps[np.arange(n), position] = correct - confidence
     if weights is None:
@@ -235,7 +247,8 @@ def fit(
     }
     edge = best in (0, grid - 1)
     flags = (("edge",) if edge else ()) + (() if found.converged else ("not-converged",))
-    return Prediction(log_probabilities, classes, selected, flags)
+    held_out = (path.held_out[best], target[held])
+    return Prediction(log_probabilities, classes, selected, flags, held_out)
 
 
 def share_right(target: np.ndarray, predicted: np.ndarray, *, balanced: bool) -> float:
@@ -260,6 +273,8 @@ class _Path(NamedTuple):
     converged: list[bool]
     weights: list[np.ndarray]
     biases: list[np.ndarray]
+    held_out: list[np.ndarray]
+    """Log-probabilities of the held-out images."""
 
 
 def _path(
@@ -276,10 +291,11 @@ def _path(
     problem = Problem(scaling(representation[~held])[None], target[None, ~held], classes=classes)
     rest = problem.reduce(scaling(representation[held])[None])
     strengths = (penalties(grid) / np.count_nonzero(~held)).tolist()
-    path, fit = _Path([], [], [], []), None
+    path, fit = _Path([], [], [], [], []), None
     for strength in strengths:
         fit = problem.solve(strength, start=fit)
-        predicted = fit.log_probabilities(rest)[0].argmax(axis=1)
+        path.held_out.append(fit.log_probabilities(rest)[0])
+        predicted = path.held_out[-1].argmax(axis=1)
         path.accuracies.append(share_right(target[held], predicted, balanced=balanced))
         path.converged.append(fit.converged)
         path.weights.append(scaling.factor * problem.expand(fit)[0])
@@ -289,8 +305,8 @@ def _path(
     return path
 
 
-def _columns(prediction: Prediction, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Per-image accuracy, NLL and Brier score; an unknown class has probability 0."""
+def columns(prediction: Prediction, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Return accuracy, NLL and Brier score of every image; an unknown class has probability 0."""
     position = np.searchsorted(prediction.classes, truth).clip(max=len(prediction.classes) - 1)
     known = prediction.classes[position] == truth
     of_truth = prediction.log_probabilities[np.arange(len(truth)), position]
@@ -331,22 +347,24 @@ def _calibration(
     )
 
 
-def _undefined(
+def undefined(
+    protocol: str,
     metric: str,
     truth: np.ndarray,
     prediction: Prediction,
     seed: int,
-    settings: Mapping[str, object],
+    settings: Mapping[str, object] | None = None,
 ) -> Result:
+    """Return the record of a value that is infinite, as a class of `truth` (n,) is not known."""
     missing = np.setdiff1d(truth, prediction.classes)
     return Result(
-        protocol="linear",
+        protocol=protocol,
         metric=metric,
         value=float("nan"),
         low=None,
         high=None,
         n=len(truth),
         protocol_seed=seed,
-        settings=settings,
+        settings=dict(settings or {}),
         error=f"Expected every class of the test images in training, got {len(missing)} others.",
     )

@@ -106,11 +106,19 @@ def _embedded(
         )
         for number, spec in enumerate(views)
     ]
-    normal, start = {"mean": transform.mean, "std": transform.std}, 0
+    start = 0
     for chunk in chunks(images, batch_size, device, progress):
         stop = start + len(chunk)
         made = [
-            encoder(augment.apply(chunk, one.rows(start, stop), size=spec.size, **normal))
+            encoder(
+                augment.apply(
+                    chunk,
+                    one.rows(start, stop),
+                    size=spec.size,
+                    mean=transform.mean,
+                    std=transform.std,
+                )
+            )
             for spec, one in zip(views, drawn, strict=True)
         ]
         part = torch.stack(made, dim=1).float().cpu().numpy()

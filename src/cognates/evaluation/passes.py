@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
 
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import StorageError
-from cognates.evaluation import drawn, generation, likelihood, relative
+from cognates.evaluation import drawn, generation, relative
 from cognates.evaluation.augmentation import RECIPES, feature_name, view
 from cognates.evaluation.augmentation import reference as reference_recipe
 from cognates.evaluation.components import reduce
-from cognates.evaluation.drawings import as_drawing, draws_images
+from cognates.evaluation.corruption import CORRUPTED, STRENGTHS
 from cognates.evaluation.features import (
     Transform,
     by_views,
@@ -32,46 +33,18 @@ from cognates.evaluation.features import (
     view_pixels,
 )
 from cognates.evaluation.knn import DISTANCE
+from cognates.evaluation.outsiders import OUTSIDE
 from cognates.evaluation.relative import Bank
-from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
 from cognates.evaluation.splits import part_of
 from cognates.evaluation.store import cache_key, load, save, weights_digest
-from cognates.evaluation.subjects import TARGET
+from cognates.evaluation.subjects import TARGET, has_labels
+from cognates.evaluation.sweeps import Change, sweep, sweep_name
 from cognates.evaluation.theory import FIT, LATENTS, has_latents, latent_pair
 from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
 from cognates.methods.base import Method
 from cognates.types import Features
 
 PIXELS = "pixels"
-GENERATIVE = ("reconstruction", "elbo", "generation", "generated-views")
-"""Protocols of methods that draw images."""
-
-
-def drawable(
-    method: Method, *, only: Sequence[str] | None, reference: drawn.Reference | None
-) -> tuple[str, ...]:
-    """Return those protocols of `GENERATIVE` that a method allows.
-
-    Raises:
-        ConfigError: one of `only` needs what the method does not have, or the reference is the
-            method itself.
-    """
-    wanted = set(GENERATIVE if only is None or "generative" in only else only) & set(GENERATIVE)
-    by_name = set(only or ()) & set(GENERATIVE)
-    if not wanted or (only is None and not draws_images(method)):
-        return ()
-    prior = as_drawing(method).config.prior_of(1)
-    if prior.flat:
-        if "generation" in by_name:
-            drawn.require_samples(as_drawing(method))
-        wanted.discard("generation")
-    if prior.between == 0:
-        if "generated-views" in by_name:
-            drawn.require_shared(as_drawing(method))
-        wanted.discard("generated-views")
-    if reference is not None:
-        drawn.require_other(reference, method)
-    return tuple(name for name in GENERATIVE if name in wanted)
 
 
 class _Input(TypedDict):
@@ -81,13 +54,6 @@ class _Input(TypedDict):
     std: tuple[float, ...] | None
     device: torch.device | str
     batch_size: int
-
-
-class _Drawing(TypedDict):
-    transform: Transform
-    device: torch.device | str
-    batch_size: int
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +81,10 @@ class FeaturePass:
         test: Images,
         *,
         with_views: bool = True,
-        with_sweeps: bool = True,
+        sweeps: Sequence[Mapping[str, Change]] = (),
         with_augmented: bool = False,
         with_theory: bool = False,
+        outside: Mapping[str, Images] | None = None,
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
@@ -129,9 +96,10 @@ class FeaturePass:
             train: one split.
             test: the other.
             with_views: whether view retrieval will run.
-            with_sweeps: whether sensitivity will run.
+            sweeps: the changes of every sweep that will be read.
             with_augmented: whether augmentation will run.
             with_theory: whether theory will run.
+            outside: images of other sets, by name.
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
         """
@@ -141,8 +109,9 @@ class FeaturePass:
             prefix = "" if subject == "trained" else f"{subject}-"
             hashes[subject] = self._key(test, weights)
             for split, images in (("train", train), ("test", test)):
-                # the eight passes: only where errors are ranked, or where it is the method's score
-                needed = TARGET in images.targets or by_views(method)
+                # the eight passes: only where errors are ranked, where it is the method's score, or
+                # where other images have it too
+                needed = TARGET in images.targets or by_views(method) or bool(outside)
                 disagreement = needed and split == "test" and subject == "trained"
                 found[prefix + split] = self._split(
                     f"{subject}-{split}", owner, images, weights, disagreement=disagreement
@@ -154,15 +123,20 @@ class FeaturePass:
                 found |= self._views(subject, owner, some, weights, split="train")
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
+        for name, images in (outside or {}).items():
+            weights = weights_digest(method)
+            found[OUTSIDE + name] = self._split(
+                f"trained-{OUTSIDE}{name}", method, images, weights, disagreement=True
+            )
         default = self.default_score or method.default_score
         bank = self.bank or relative.bank_of(found["train"], own=method.own, seed=self.seed)
         if bank is not None:
-            for split in ("train", "test"):
-                found[split] = self._compared_with(bank, found[split], hashes["trained"])
+            for name in ("train", "test", *(OUTSIDE + other for other in outside or {})):
+                found[name] = self._compared_with(bank, found[name], name, hashes["trained"])
         if default in found["test"].scores:
             found["test"] = replace(found["test"], default_score=default)
-        if with_sweeps:
-            found |= self._sweeps(method, train, found["train"], test, bank, default)
+        for changes in sweeps:
+            found |= self._sweeps(method, train, found["train"], test, bank, default, changes)
         if with_theory:
             found |= self._latents(method, test)
         if generative:
@@ -272,13 +246,16 @@ class FeaturePass:
         # pixels are kept as components, which is all that is read of them
         return reduce(first, second) if owner is None else (first, second)
 
-    def _compared_with(self, bank: Bank, features: Features, key: str) -> Features:
+    def _compared_with(self, bank: Bank, features: Features, name: str, key: str) -> Features:
         """Return features with their scores against the bank, if they have what that takes."""
         if bank.own not in features.scores:
             return features
-        digest = hashlib.sha256(f"{key} {bank.digest}".encode()).hexdigest()[:16]
-        name = f"trained-{features.split}-relative"
-        scores = self._kept(name, digest, lambda: relative.with_scores(features, bank)).scores
+        of = hashlib.sha256(np.ascontiguousarray(features.representation).tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{key} {of} {bank.digest}".encode()).hexdigest()[:16]
+        kept = self._kept(
+            f"trained-{name}-relative", digest, lambda: relative.with_scores(features, bank)
+        )
+        scores = kept.scores
         return replace(features, scores={**features.scores, **scores})
 
     def _sweeps(
@@ -289,13 +266,16 @@ class FeaturePass:
         test: Images,
         bank: Bank | None,
         default: str,
+        changes: Mapping[str, Change],
     ) -> dict[str, Features]:
         made: dict[str, Features] = {}
+        corrupted = all(name.startswith(CORRUPTED) for name in changes)
+        options = {"changes": changes, "predict": corrupted and has_labels(train, test)}
 
         def one(name: str) -> Features:
             if not made:
-                options = {"seed": self.seed, "compared": bank, "default_score": default}
-                made.update(sweep(method, test, bank=seen, **options, **self._input()))
+                shared = {"seed": self.seed, "compared": bank, "default_score": default}
+                made.update(sweep(method, test, bank=seen, **shared, **options, **self._input()))
             return made[name]
 
         weights = weights_digest(method)
@@ -303,10 +283,13 @@ class FeaturePass:
         beside = (*LABEL_FREE, *(score for score in DRAWN if score in seen.scores))
         ours = (method.own, *(relative.SCORES if bank is not None else ()))
         for score in dict.fromkeys((default, *beside, *ours)):
-            against = {"bank": self._key(train, weights)} if score == DISTANCE else {}
+            # what corrupted images are taken for is kept beside their scores
+            of_bank = score == DISTANCE or corrupted
+            against: dict[str, object] = {"bank": self._key(train, weights)} if of_bank else {}
             if bank is not None and score in relative.SCORES:
-                against = {"bank": bank.digest}
-            for change in CHANGES:
+                against |= {"compared": bank.digest}
+            against |= {"strengths": repr(STRENGTHS)} if corrupted else {}
+            for change in changes:
                 name = sweep_name(change, score, default)
                 key = self._key(
                     test, weights, sweep=name, specs=self._specs(1), seed=self.seed, **against
@@ -323,27 +306,20 @@ class FeaturePass:
         reference: drawn.Reference | None,
     ) -> dict[str, Features]:
         """Return what the protocols `names` of generative methods read."""
-        weights, t, seed = weights_digest(method), self.transform, self.seed
-        model: _Drawing = {
-            "transform": t, "device": self.device, "batch_size": self.batch_size, "seed": seed,
-        }  # fmt: skip
-        makers: dict[str, Callable[[], Features]] = {}
-        more: dict[str, object] = {"seed": seed}
-        if "reconstruction" in names:
-            makers[likelihood.RECONSTRUCTION] = lambda: likelihood.reconstruction_pass(
-                method, test, **model
-            )
+        weights = weights_digest(method)
+        more: dict[str, object] = {"seed": self.seed}
         if "elbo" in names:
             more["specs"] = self._specs(len(self.views))
-            makers[likelihood.BOUND] = lambda: likelihood.bound_pass(
-                method, test, views=self.views, **model
-            )
-        if "generated-views" in names:
-            flat = as_drawing(method).config.prior_of(1).flat
-            for source in ("image",) if flat else ("image", "prior"):
-                makers[generation.VIEWS[source]] = lambda source=source: drawn.view_pass(
-                    method, test, source=source, **model
-                )
+        makers = drawn.drawn_passes(
+            method,
+            test,
+            names,
+            views=self.views,
+            transform=self.transform,
+            device=self.device,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
         found = {
             name: self._kept(f"trained-{name}", self._key(test, weights, drawn=name, **more), make)
             for name, make in makers.items()

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from cognates.errors import ConfigError, nearest
 from cognates.evaluation.attributes import ATTRIBUTES, celeba
 from cognates.evaluation.augmentation import augmentation
+from cognates.evaluation.calibration import calibration
 from cognates.evaluation.clustering import gmm, kmeans
+from cognates.evaluation.corruption import corruption
+from cognates.evaluation.crops import crop
 from cognates.evaluation.dependence import dependence
+from cognates.evaluation.drawn import GENERATIVE
 from cognates.evaluation.factors import FACTORS, TEST, TRAIN, dsprites
 from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.generation import generated_views, generation
@@ -17,8 +21,10 @@ from cognates.evaluation.knn import knn, knn_200
 from cognates.evaluation.likelihood import elbo, reconstruction
 from cognates.evaluation.linear import linear
 from cognates.evaluation.mlp import mlp
-from cognates.evaluation.passes import GENERATIVE
+from cognates.evaluation.outsiders import ood
+from cognates.evaluation.recall import r_auroc
 from cognates.evaluation.retrieval import view_retrieval
+from cognates.evaluation.selective import augrc, aurc, risk
 from cognates.evaluation.sensitivity import sensitivity
 from cognates.evaluation.spread import representation_spread
 from cognates.evaluation.subjects import TARGET
@@ -87,6 +93,42 @@ PROTOCOLS = {
             version=2,
         ),
         Protocol(
+            name="r-auroc",
+            run=r_auroc,
+            summary="AUROC of the uncertainty for a nearest neighbour of another class",
+            needs=TARGET,
+            grid=True,
+        ),
+        Protocol(
+            name="aurc",
+            run=aurc,
+            summary="errors that are left as uncertain images are refused",
+            needs=TARGET,
+            grid=True,
+        ),
+        Protocol(
+            name="augrc",
+            run=augrc,
+            summary="the same, the most certain images not weighing most",
+            needs=TARGET,
+            grid=True,
+            standard=False,
+        ),
+        Protocol(
+            name="risk",
+            run=risk,
+            summary="error rate at a coverage, and coverage at an error rate",
+            needs=TARGET,
+            grid=True,
+        ),
+        Protocol(
+            name="calibration",
+            run=calibration,
+            summary="confidence of the linear probe beside its accuracy",
+            needs=TARGET,
+            grid=True,
+        ),
+        Protocol(
             name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
         ),
         Protocol(
@@ -109,6 +151,22 @@ PROTOCOLS = {
         ),
         Protocol(
             name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
+        ),
+        Protocol(
+            name="crop", run=crop, summary="is a part of an image less certain than the whole?"
+        ),
+        Protocol(
+            name="corruption",
+            run=corruption,
+            summary="uncertainty against six corruptions of five severities",
+            standard=False,
+        ),
+        Protocol(
+            name="ood",
+            run=ood,
+            summary="uncertainty of images of another set",
+            grid=True,
+            standard=False,
         ),
         Protocol(
             name="mlp",
@@ -189,7 +247,9 @@ PROTOCOLS = {
 }  # fmt: skip
 
 GROUPS = {
-    "uncertainty": ("deciles", "auroc-error"),
+    "uncertainty": (
+        *("deciles", "auroc-error", "r-auroc", "aurc", "augrc", "risk", "calibration"),
+    ),
     "retrieval": ("view-retrieval",),
     "clustering": ("gmm", "kmeans"),
     "gmm-pca64": ("gmm",),

@@ -41,6 +41,17 @@ def mid_ranks(values: np.ndarray) -> np.ndarray:
     return (ends - (sizes - 1) / 2)[group]
 
 
+def row_ranks(table: np.ndarray) -> np.ndarray:
+    """Return the mid-ranks of every row of a table (n, s) with few columns.
+
+    Example:
+        >>> row_ranks(np.array([[0.3, 0.1, 0.3], [1.0, 2.0, 3.0]])).tolist()
+        [[2.5, 1.0, 2.5], [1.0, 2.0, 3.0]]
+    """
+    own, other = table[:, :, None], table[:, None, :]
+    return (other < own).sum(axis=2) + ((other == own).sum(axis=2) + 1) / 2
+
+
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     r"""Spearman's rank correlation with mid-ranks.
 

@@ -126,10 +126,16 @@ def table(results: Sequence[Result]) -> list[Row]:
     ]
 
 
+_IN_PERCENT = (
+    *("accuracy", "balanced-accuracy", "r-at-1"),
+    *("risk-at-", "coverage-at-", "fpr95", "bigger"),
+)
+
+
 def in_percent(result: Result) -> bool:
-    """Return whether tables show the value in percent: accuracies, R@1 and their differences do."""
+    """Return whether tables show the value in percent: shares and their differences do."""
     parts = result.metric.split("/")
-    return any(part.startswith(("accuracy", "balanced-accuracy", "r-at-1")) for part in parts) or (
+    return any(part.startswith(_IN_PERCENT) for part in parts) or (
         result.protocol == "deciles"
         and ("/decile-" in result.metric or result.metric.endswith("first-minus-last"))
     )  # fmt: skip

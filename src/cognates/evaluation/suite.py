@@ -17,19 +17,21 @@ import torch
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
-from cognates.evaluation import linear
+from cognates.evaluation import corruption, linear
 from cognates.evaluation.attributes import ATTRIBUTES
 from cognates.evaluation.drawings import write_drawings
-from cognates.evaluation.drawn import Reference
+from cognates.evaluation.drawn import GENERATIVE, Reference, drawable
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
-from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable
+from cognates.evaluation.outsiders import LIMIT, require_others
+from cognates.evaluation.passes import FeaturePass
 from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
 from cognates.evaluation.relative import Bank
 from cognates.evaluation.splits import part_of
 from cognates.evaluation.subjects import TARGET, has_labels
+from cognates.evaluation.sweeps import CHANGES, Change
 from cognates.methods.base import Method
 from cognates.types import Features, Result
 
@@ -53,8 +55,8 @@ def run_protocols(
     Args:
         features: `train` and `test`; beside them `untrained-train`, `untrained-test`,
             `pixels-train`, `pixels-test`, `view1-test`, `view2-test` (also with a baseline's
-            prefix), `crop-test` and `blur-test`, and those of `augmentation.feature_name`, as far
-            as they exist.
+            prefix), those of `sensitivity.sweep`, `ood-NAME` of other sets' images, and those of
+            `augmentation.feature_name`, as far as they exist.
         seed: the protocols' seed: subsets, bootstrap, ties.
         only: names of protocols or groups; None: all standard ones.
         grid: number of penalties of the linear probes; the demo takes 6.
@@ -126,6 +128,7 @@ def evaluate(
     reference: Reference | None = None,
     bank: Bank | None = None,
     default_score: str | None = None,
+    outside: Mapping[str, Images] | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -157,6 +160,7 @@ def evaluate(
         reference: the encoder that samples are compared by; None: a random convolutional one.
         bank: training images that the `relative` scores compare with; None: drawn from `train`.
         default_score: the uncertainty that the method stands for; None: the method says.
+        outside: images of other sets by name, for the protocol `ood`: at most 10,000 of each.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -166,14 +170,16 @@ def evaluate(
 
     Raises:
         ConfigError: an unknown protocol is named, or one that the method does not allow; a method
-            is in training mode; the reference is the method itself.
+            is in training mode; the reference is the method itself; `ood` without other images.
         DataError: every protocol of `only` needs labels, attributes or factors that are missing.
         NonFiniteError: a method gives a NaN.
         StorageError: something cannot be written.
     """
     drawn = drawable(method, only=only, reference=reference)
     named = resolve([*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn])
+    # before the passes, which take the time
     lacking, chosen = _lacking(named, train, test), {protocol.name for protocol in named}
+    others = _outside(outside, test, images, seed) if "ood" in chosen else {}
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -188,26 +194,29 @@ def evaluate(
     whole, given = test, train
     train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
-        method,
-        untrained,
-        train,
-        test,
-        with_views=not chosen.isdisjoint({"view-retrieval", "dependence"}),
-        with_sweeps="sensitivity" in chosen,
+        *(method, untrained, train, test),
+        with_views=bool({"view-retrieval", "dependence"} & chosen),
+        sweeps=_sweeps(chosen),
         with_augmented="augmentation" in chosen,
         with_theory="theory" in chosen,
+        outside=others,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
     )
-    kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed}
-    results = run_protocols(found, hashes=hashes, progress=progress, **kind)
-    if train is not given:  # `features` names the test images alone
-        results = [replace(r, settings={"train": len(train), **r.settings}) for r in results]
+    kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed, "hashes": hashes}
+    results = _telling(run_protocols(found, progress=progress, **kind), train, given)
     if out is not None:
         every = passes.hashes(method, untrained, whole)
         _write(Path(out), results, chosen, {*hashes.values(), *every.values()})
         _write_pictures(Path(out), method, test, found["test"], passes, quantiles, whole=whole)
     return results
+
+
+def _telling(results: list[Result], train: Images, given: Images) -> list[Result]:
+    """Return records that say how many training images were taken, where not all were."""
+    if train is given:  # `features`, the cache key, names the test images alone
+        return results
+    return [replace(r, settings={"train": len(train), **r.settings}) for r in results]
 
 
 def _write_pictures(
@@ -234,6 +243,21 @@ def _taken(
     limits = next((p.images for p in named if p.images), (None, None))
     first, second = limits if most is None else (most, most)
     return part_of(train, first, seed=seed), part_of(test, second, seed=seed)
+
+
+def _outside(
+    outside: Mapping[str, Images] | None, test: Images, most: int | None, seed: int
+) -> dict[str, Images]:
+    """Return the images of other sets that are taken."""
+    most = LIMIT if most is None else most
+    found = require_others(outside, test)
+    return {name: part_of(images, most, seed=seed) for name, images in found.items()}
+
+
+def _sweeps(chosen: set[str]) -> list[Mapping[str, Change]]:
+    """Return the changes of the sweeps that protocols read."""
+    found: list[Mapping[str, Change]] = [CHANGES] if {"sensitivity", "crop"} & chosen else []
+    return [*found, corruption.changes()] if "corruption" in chosen else found
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:

@@ -8,12 +8,13 @@ marked; `random` is a sanity row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap, knn, linear
+from cognates.evaluation.measures import Estimate
 from cognates.evaluation.ranks import auroc, order, require_finite, spearman
 from cognates.evaluation.subjects import labels
 from cognates.random import fold_in
@@ -23,6 +24,8 @@ LABEL_FREE = ("norm", "knn-distance", "view-disagreement")
 RECONSTRUCTION = "reconstruction"
 DRAWN = (RECONSTRUCTION, "negative-elbo")
 """Scores beside the default one of a method that draws images; the first is a baseline too."""
+BASELINES = (*LABEL_FREE, RECONSTRUCTION)
+"""What the default score has to beat: the scores that cost no label."""
 MAX_SOFTMAX = "max-softmax"
 RANDOM = "random"
 GROUPS = 10
@@ -55,32 +58,17 @@ def auroc_error(
         with `error`: there the AUROC is not defined.
     """
     del others
-    truth = labels(test)
     scores = all_scores(train, test, seed=seed, grid=grid)
-    wrong = {
-        "linear": linear.predict(train, test, grid=grid).labels != truth,
-        "knn": knn.predict(train, test) != truth,
-    }
     results = []
-    for probe, errors in wrong.items():
+    for probe, errors in mistakes(train, test, grid=grid).items():
         if errors.all() or not errors.any():
-            results.append(_undefined(probe, errors, seed))
+            results.append(undefined("auroc-error", f"{probe}/failed", errors, seed))
             continue
-        values = {name: auroc(score, errors) for name, score in scores.items()}
-        samples = {
-            name: bootstrap.rank_statistics(score, errors, seed=seed)[0]
-            for name, score in scores.items()
-        }
+        estimates = {name: ranking(score, errors, seed=seed) for name, score in scores.items()}
         settings = {"errors": probe, "error_rate": float(errors.mean()), "grid": grid}
-        for name, value in values.items():
-            flags = _flags(name, test)
-            results.append(
-                _record(
-                    "auroc-error", f"{probe}/{name}", value, samples[name], test, seed,
-                    settings={**settings, "score": name}, flags=flags,
-                )
-            )  # fmt: skip
-        results += _differences(probe, values, samples, test, seed, settings)
+        results += compared(
+            "auroc-error", f"{probe}/", estimates, test, seed=seed, settings=settings
+        )
     return results
 
 
@@ -128,7 +116,7 @@ def deciles(
         for metric, (value, resampled) in columns.items():
             results.append(
                 _record(
-                    "deciles", f"{name}/{metric}", value, resampled, test, seed,
+                    "deciles", f"{name}/{metric}", value, resampled, len(truth), seed,
                     settings={"score": name, "errors": "linear", "groups": GROUPS, "grid": grid},
                     flags=_flags(name, test),
                 )
@@ -137,18 +125,24 @@ def deciles(
 
 
 def all_scores(
-    train: Features, test: Features, *, seed: int, grid: int = linear.GRID
+    train: Features,
+    test: Features,
+    *,
+    seed: int,
+    grid: int = linear.GRID,
+    labelled: bool = True,
 ) -> dict[str, np.ndarray]:
     """Return the scores of the test images by name, the default one first, then the baselines.
 
-    `knn-distance` is computed if it is missing; `max-softmax` needs labels and comes with them;
-    `random` is drawn.
+    `knn-distance` is computed if it is missing; `max-softmax` needs the training images' labels and
+    is there where they are `labelled`; `random` is drawn.
     """
     names = [test.default_score] if test.default_score is not None else []
     names += [name for name in (*LABEL_FREE, *sorted(test.scores)) if name in test.scores]
     scores = {name: test.scores[name] for name in dict.fromkeys(names)}
     scores.setdefault(knn.DISTANCE, knn.knn_distance(train, test))
-    scores[MAX_SOFTMAX] = 1 - linear.predict(train, test, grid=grid).confidence
+    if labelled:
+        scores[MAX_SOFTMAX] = 1 - linear.predict(train, test, grid=grid).confidence
     generator = np.random.default_rng(fold_in(seed, "random-score"))
     scores[RANDOM] = generator.random(len(test.representation))
     for name, score in scores.items():
@@ -164,43 +158,85 @@ def decile_accuracies(correct: np.ndarray, sorting: np.ndarray, groups: int = GR
     return np.diff(np.interp(borders, np.arange(n + 1), hits)) * (groups / n)
 
 
-def _differences(
-    probe: str,
-    values: Mapping[str, float],
-    samples: Mapping[str, np.ndarray],
+def mistakes(train: Features, test: Features, *, grid: int = linear.GRID) -> dict[str, np.ndarray]:
+    """Return which test images (n,) the linear probe and kNN answer wrongly, by probe."""
+    truth = labels(test)
+    return {
+        "linear": linear.predict(train, test, grid=grid).labels != truth,
+        "knn": knn.predict(train, test) != truth,
+    }
+
+
+def ranking(score: np.ndarray, errors: np.ndarray, *, seed: int) -> Estimate:
+    """Return the AUROC of a score (n,) for errors (n,), of which there are some and not all."""
+    return Estimate(auroc(score, errors), bootstrap.rank_statistics(score, errors, seed=seed)[0])
+
+
+def compared(
+    protocol: str,
+    prefix: str,
+    estimates: Mapping[str, Estimate],
     test: Features,
+    *,
     seed: int,
     settings: Mapping[str, object],
+    best: Callable[..., str] = max,
+    baselines: Sequence[str] = BASELINES,
+    n: int | None = None,
 ) -> list[Result]:
+    """Return a value for every score, and the default's paired differences to the baselines.
+
+    Metrics are `PREFIX SCORE` without the space, `default-minus-SCORE` for the baselines that cost
+    no label, and `default-minus-best`: to the best of them on these images.
+
+    Args:
+        protocol: its name.
+        prefix: of its metrics.
+        estimates: by score, all of them over the same resamples.
+        test: whose default score is compared.
+        seed: the protocol's seed.
+        settings: recorded, with the score.
+        best: `max` where larger values are better, `min` where smaller ones are.
+        baselines: scores to compare with, as far as they are among the estimates.
+        n: images behind a value; None: those of `test`.
+    """
     default = test.default_score
-    free = (*LABEL_FREE, RECONSTRUCTION)
-    rivals = [name for name in free if name in values and name != default]
-    if default is None or not rivals:
-        return []
-    best = max(rivals, key=lambda name: values[name])
-    pairs = [(f"{probe}/default-minus-{name}", name) for name in rivals]
-    return [
+    size = len(test.representation) if n is None else n
+    results = [
         _record(
-            "auroc-error", metric, values[default] - values[rival],
-            samples[default] - samples[rival], test, seed,
-            settings={**settings, "score": default},
-            selected={"baseline": rival},
-            flags=("baseline-chosen-on-test",) if metric.endswith("-best") else (),
+            protocol, f"{prefix}{name}", value.value, value.samples, size, seed,
+            settings={**settings, "score": name}, flags=_flags(name, test),
         )
-        for metric, rival in [*pairs, (f"{probe}/default-minus-best", best)]
+        for name, value in estimates.items()
     ]  # fmt: skip
+    rivals = [name for name in baselines if name in estimates and name != default]
+    if default is None or default not in estimates or not rivals:
+        return results
+    top = best(rivals, key=lambda name: estimates[name].value)
+    for ending, rival in [*((name, name) for name in rivals), ("best", top)]:
+        gap = estimates[default].minus(estimates[rival])
+        results.append(
+            _record(
+                protocol, f"{prefix}default-minus-{ending}", gap.value, gap.samples, size, seed,
+                settings={**settings, "score": default},
+                selected={"baseline": rival},
+                flags=("baseline-chosen-on-test",) if ending == "best" else (),
+            )
+        )  # fmt: skip
+    return results
 
 
-def _undefined(probe: str, errors: np.ndarray, seed: int) -> Result:
+def undefined(protocol: str, metric: str, errors: np.ndarray, seed: int) -> Result:
+    """Return the record of a value that is not defined, as all answers (n,) are right or wrong."""
     return Result(
-        protocol="auroc-error",
-        metric=f"{probe}/failed",
+        protocol=protocol,
+        metric=metric,
         value=float("nan"),
         low=None,
         high=None,
         n=len(errors),
         protocol_seed=seed,
-        settings={"errors": probe, "error_rate": float(errors.mean())},
+        settings={"errors": metric.partition("/")[0], "error_rate": float(errors.mean())},
         interval="none",
         error=f"Expected right and wrong predictions, got an error rate of {errors.mean():.0f}.",
     )
@@ -222,7 +258,7 @@ def _record(
     metric: str,
     value: float,
     samples: np.ndarray,
-    test: Features,
+    n: int,
     seed: int,
     *,
     settings: Mapping[str, object],
@@ -236,7 +272,7 @@ def _record(
         value=value,
         low=low,
         high=high,
-        n=len(test.representation),
+        n=n,
         protocol_seed=seed,
         settings=settings,
         selected=dict(selected or {}),

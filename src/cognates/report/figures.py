@@ -167,18 +167,48 @@ def curves(
     *,
     title: str,
     reference: float | None = None,
+    over: str = "epoch",
+    percent: bool = False,
+    wide: bool = False,
+    named: bool = False,
 ) -> Markup:
-    """Draw values over epochs, one line per name; the first is the strongest."""
-    figure, axes = _canvas(3.6, 1.9, left=0.15)
+    """Draw values over epochs or something else, one line per name; the first is the strongest.
+
+    Args:
+        series: the values of x and y by name.
+        title: what a screen reader says.
+        reference: where to draw a horizontal line.
+        over: what x is.
+        percent: whether values are fractions to be shown as percent.
+        wide: whether the figure has a line of the page to itself.
+        named: whether each line's name stands beside it.
+    """
+    figure, axes = _canvas(*((7.6, 2.6) if wide else (3.6, 1.9)), left=0.08 if wide else 0.15)
     for position, (name, (x, y)) in enumerate(series.items()):
         colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
         axes.plot(x, y, color=colour, linewidth=1.7 if position == 0 else 1.3, label=name)
     if reference is not None:
         axes.axhline(reference, color=_PLACEHOLDERS["muted"], linewidth=1, linestyle=(0, (3, 3)))
     axes.grid(axis="y", color=_PLACEHOLDERS["grid"], linewidth=0.8)
-    axes.set_xlabel("epoch", color=_PLACEHOLDERS["muted"], labelpad=2)
+    axes.set_xlabel(over, color=_PLACEHOLDERS["muted"], labelpad=2)
     axes.margins(x=0.02)
+    if percent:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    if named:
+        _name_lines(axes, series)
     return _svg(figure, title)
+
+
+def _name_lines(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    rows = {name: [Interval("", v, None, None) for v in y] for name, (_, y) in series.items()}
+    heights = _apart([row[-1].value for row in rows.values()], axes, rows)
+    ends = [max(x) for x, _ in series.values()]
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.2 * (high - low))  # room for the names
+    for position, (name, end, height) in enumerate(zip(series, ends, heights, strict=True)):
+        colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
+        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
+        axes.annotate(name, (end, height), color=colour, **place)
 
 
 def picture(pixels: np.ndarray) -> str:

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from cognates.report import content, drawn, figures, readings, statements
+from cognates.report import content, drawn, figures, readings, statements, trials
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -46,6 +46,7 @@ def section(record: RunRecord) -> Section:
     parts = [
         learnt(record),
         trust(record),
+        trials.part(record),
         pictures(record),
         drawn.part(record),
         without_labels(record),
@@ -219,6 +220,7 @@ def trust(record: RunRecord) -> Part | None:
                 wide=True,
             )
         )
+    drawings += trials.refused(record)
     for errors, scores in readings.scores(record).items():
         rows = [
             [
