@@ -176,7 +176,7 @@ def concentration_for(mean: Float[Tensor, "*batch"], *, dim: int) -> Float[Tenso
         Ghosh and Sra, 2005), https://jmlr.org/papers/v6/banerjee05a.html, equation 4.4 (the start).
 
     Example:
-        >>> concentration_for(torch.tensor([-0.1, 0.0, 0.5373, 1.0]), dim=3)
+        >>> concentration_for(torch.tensor([-0.1, 0.0, 0.537315, 1.0]), dim=3)
         tensor([0.0000, 0.0000, 2.0000,    inf])
     """
     r = precise(mean)
