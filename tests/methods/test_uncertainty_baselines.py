@@ -46,7 +46,6 @@ def batch(v: int = 2, n: int = 6, *, step: int = 0, dtype: torch.dtype = torch.f
     [
         (MC, 2),
         (dataclasses.replace(MC, family="power-spherical", negatives="cross", samples=1), 3),
-        (LP, 2),
         (dataclasses.replace(LP, layers=2, head_hidden=3, weight=0.5), 3),
     ],
     ids=repr,

@@ -172,7 +172,7 @@ RECIPES: dict[str, Recipe] = {
                     "paper": "settings of this library; the encoder and views of the other methods",
                     "expected": "linear .885, kNN .868 after 10 epochs (pixels .844, .846), seed 0",
                     "cost": "24 min on one CPU core for 10 epochs",
-                }
+                },
             },
         ),
         Recipe(
@@ -204,7 +204,7 @@ RECIPES: dict[str, Recipe] = {
                 ssl_hsic.NAME: {
                     "expected": "20,000 images, 10 epochs: linear .539, kNN .495, seed 0",
                     "cost": "8 min on one CPU core for that",
-                }
+                },
             },
         ),
         Recipe(
