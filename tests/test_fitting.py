@@ -78,7 +78,7 @@ def test_the_result_is_a_run_like_any_other_without_the_first_one(fitted, tmp_pa
     again = cognates.load(copy).embed(pixels())
     assert all(torch.equal(a, b) for a, b in zip(again, model.embed(pixels()), strict=True))
     assert model.percentile(again.uncertainty).min() >= 0
-    results = cognates.evaluate(copy, only=["knn", "auroc-error"], device="cpu", grid=2)
+    results = cognates.evaluate(copy, only=["knn", "auroc-error"], device="cpu", grid=1)
     assert any(r.metric == "knn/concentration" and r.error is None for r in results)
     table = tmp_path / "table.parquet"
     source = json.loads((copy / "config.json").read_text())["data"]["source"]

@@ -46,7 +46,6 @@ def batch(v: int = 2, n: int = 6, *, step: int = 0, dtype: torch.dtype = torch.f
     [
         (MC, 2),
         (dataclasses.replace(MC, family="power-spherical", negatives="cross", samples=1), 3),
-        (LP, 2),
         (dataclasses.replace(LP, layers=2, head_hidden=3, weight=0.5), 3),
     ],
     ids=repr,
@@ -179,7 +178,7 @@ def test_the_head_learns_the_expected_loss_of_each_kind_of_image():
     data = batch(n=64)._replace(views=(x, torch.where(kind[:, None, None, None], y, x)))
     method.head.train()  # pyright: ignore
     optimiser = torch.optim.Adam(method.head.parameters(), lr=0.02)  # pyright: ignore
-    for _ in range(60):
+    for _ in range(100):
         optimiser.zero_grad()
         method(data).terms["loss_prediction"].backward()
         optimiser.step()
@@ -190,7 +189,7 @@ def test_the_head_learns_the_expected_loss_of_each_kind_of_image():
     assert u is not None
     gap, learnt = (value[kind].mean() - value[~kind].mean() for value in (own, u))
     assert abs(gap) > 0.1
-    assert learnt.item() == pytest.approx(gap.item(), rel=0.25)  # after 60 steps
+    assert learnt.item() == pytest.approx(gap.item(), rel=0.25)  # after 100 steps
 
 
 def test_the_positive_head_starts_where_it_is_told_and_stays_positive():
