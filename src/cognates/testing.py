@@ -202,11 +202,11 @@ def _check_processes(config: MethodConfig, views: int) -> None:
     for rank, values in enumerate(found):
         _require(values.keys() == alone.keys(), "two processes log and train what one does")
         for name, value in alone.items():
-            got = values[name]
             # 1e-9: float64 sums in another order; of gradients, relative to the largest
-            size = max(1.0, float(value.abs().max())) if value.numel() else 1.0
-            same = got.shape == value.shape
-            same = same and torch.allclose(got, value, rtol=1e-9, atol=1e-9 * size)
+            got, wanted = values[name].double(), value.double()
+            size = max(1.0, float(wanted.abs().max())) if value.numel() else 1.0
+            same = got.shape == wanted.shape
+            same = same and torch.allclose(got, wanted, rtol=1e-9, atol=1e-9 * size)
             _require(
                 same,
                 f"the {name} is the same in two processes (here process {rank}) as in one: gather "
