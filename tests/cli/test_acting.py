@@ -155,7 +155,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run, source, tmp_path, fails)
     assert "at least 1 image" in fails("select", *given, "--budget", "0")
     assert "at most all 136" in fails("select", *given, "--budget", "137")
     assert "did you mean 'typical'" in fails(
-        "select", *given, "--budget", "3", "--strategy", "tipical"
+        "select", *given, "--budget", "3", "--strategy", "typical2"
     )
     out = tmp_path / "lists"
     assert "coverage" in fails("reject", *given, "--out", out, "--coverage", "1.5")

