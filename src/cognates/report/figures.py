@@ -208,7 +208,8 @@ def _name_lines(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence
     for position, (name, end, height) in enumerate(zip(series, ends, heights, strict=True)):
         colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
         place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
-        axes.annotate(name, (end, height), color=colour, **place)
+        # lines that end together push a name above the axes, where it would not be drawn
+        axes.annotate(name, (end, height), color=colour, annotation_clip=False, **place)
 
 
 def picture(pixels: np.ndarray) -> str:
