@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -212,7 +212,7 @@ def _name(encoder: Any, *, saved: bool) -> str:  # noqa: ANN401  (checked here)
             "Expected an encoder that a run can keep, got a function: leave `out` away, or give "
             "the name of a registered encoder, a torch.nn.Module or a run."
         )
-    return bring(_Called(encoder))
+    return bring(_Called(cast("Callable[[Tensor], Tensor]", encoder)))
 
 
 class _Called(nn.Module):
