@@ -115,7 +115,7 @@ def _answers(rank, world):
 @pytest.mark.ddp
 def test_two_processes_give_the_value_and_gradient_of_one(run_processes):
     expected = _answers(0, 1)
-    assert len(expected) == 19
+    assert len(expected) == 25
     for found in run_processes(_answers, timeout=180.0):
         assert found.keys() == expected.keys()
         for name, values in expected.items():

@@ -179,7 +179,8 @@ def test_a_model_with_a_bank_of_an_earlier_version_has_every_score(config, tmp_p
     again = read_model(tmp_path / "run").bank
     assert set(again.scores) == set(bank.scores)
     for name, values in bank.scores.items():
-        np.testing.assert_allclose(again.scores[name], values, rtol=2e-3, atol=2e-3)  # float16
+        # float16 moves a similarity by 1e-3, and so a mean of ranks by a place or two of its image
+        np.testing.assert_allclose(again.scores[name], values, rtol=2e-3, atol=2 / len(values))
     _put(folder, storage.encode_tensors({"representation": old["representation"]}))
     with pytest.raises(StorageError, match="Expected the bank of a model"):
         read_model(tmp_path / "run")
