@@ -85,7 +85,11 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for seed in options.seeds:  # seed by seed: what is cut short is still a comparison
         for method in options.methods:
-            runs.append(_run(options, method, seed, f"npz:{folder}", baselines=not runs))
+            runs.append(
+                _run(
+                    options, method, seed, f"npz:{folder}", baselines=options.baselines and not runs
+                )
+            )
             _write(options, source, runs)
 
 
@@ -100,6 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set-generative", nargs="*", default=[], help="fields of their record")
     parser.add_argument("--name", help="of the result files; simve-SET if not given")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="part of it")
     parser.add_argument("--runs", type=Path, default=Path("runs/simve-study"))
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
