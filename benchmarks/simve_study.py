@@ -86,7 +86,7 @@ def main() -> None:
     for seed in options.seeds:  # seed by seed: what is cut short is still a comparison
         for method in options.methods:
             runs.append(
-                _run(
+                run_one(
                     options, method, seed, f"npz:{folder}", baselines=options.baselines and not runs
                 )
             )
@@ -132,9 +132,10 @@ def configuration(
     return replace(config, views=views_for(method, VIEWS[name]), training=batch)
 
 
-def _run(
+def run_one(
     options: argparse.Namespace, method: str, seed: int, source: str, *, baselines: bool
 ) -> dict[str, Any]:
+    """Train and measure one method with one seed, or read what is there of it."""
     label = options.name or f"simve-{options.set}"
     folder = options.runs / f"{label}-{options.images}-{options.epochs}-{method}-{seed}"
     wanted = configuration(
@@ -160,6 +161,7 @@ def _run(
         "seed": seed,
         "config": json.loads((folder / "config.json").read_text(encoding="utf8")),
         "training_seconds": json.loads(lines[-1])["time"],
+        "terms": json.loads(lines[-1])["terms"],
         "results": json.loads(kept.read_text(encoding="utf8")),
     }
 
@@ -200,23 +202,23 @@ def _write(options: argparse.Namespace, source: str, runs: list[dict[str, Any]])
     methods = [m for m in options.methods if any(run["method"] == m for run in runs)]
     columns = CONTENT | STYLE | DRAWN
     rows = [
-        [method, *(_cell(_values(runs, method, *column)) for column in columns.values())]
+        [method, *(cell(values_of(runs, method, *column)) for column in columns.values())]
         for method in methods
     ]
     rows += [
-        [subject, *(_cell(_values(runs[:1], None, *c, subject=subject)) for c in columns.values())]
+        [subject, *(cell(values_of(runs[:1], None, *c, subject=subject)) for c in columns.values())]
         for subject in ("untrained", "pixels")
     ]
     rows += [
         [
             f"simve minus {method}",
-            *(_cell(_gaps(runs, method, *c), sign=True) for c in columns.values()),
+            *(cell(_gaps(runs, method, *c), sign=True) for c in columns.values()),
         ]
         for method in methods
         if method != "simve" and "simve" in methods
     ]
     scores = {
-        f"{method} {score}": _cell(_values(runs, method, "auroc-error", f"linear/{score}"))
+        f"{method} {score}": cell(values_of(runs, method, "auroc-error", f"linear/{score}"))
         for method in methods
         for score in SCORES
     }
@@ -240,7 +242,7 @@ def _write(options: argparse.Namespace, source: str, runs: list[dict[str, Any]])
     )
 
 
-def _values(
+def values_of(
     runs: list[dict[str, Any]],
     method: str | None,
     protocol: str,
@@ -260,11 +262,12 @@ def _values(
 
 
 def _gaps(runs: list[dict[str, Any]], method: str, protocol: str, metric: str) -> dict[int, float]:
-    ours, theirs = (_values(runs, name, protocol, metric) for name in ("simve", method))
+    ours, theirs = (values_of(runs, name, protocol, metric) for name in ("simve", method))
     return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
 
 
-def _cell(values: dict[int, float], *, sign: bool = False) -> str:
+def cell(values: dict[int, float], *, sign: bool = False) -> str:
+    """Return the mean over seeds, with its interval if there are several."""
     if not values:
         return ""
     form = "+.3f" if sign else ".3f"
