@@ -7,6 +7,8 @@ centres and running statistics.
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -34,8 +36,12 @@ SMALL = {
 VARIANTS = {
     "dino": ({"batch_norm": True, "global_views": 1},),
     "ssl-hsic": ({"target": False, "exact_up_to": 0, "features": 16}, {"kernel": "linear"}),
-    "vi-simsiam": ({"family": "von-mises-fisher", "detach_concentration": True},),
-    "simve": ({"prior": "flat"},),
+    "vi-simsiam": (
+        {"family": "von-mises-fisher", "coupling": "cosine"},
+        {"coupling": "beta-nll", "activation": "exp"},
+        {"posterior": "sampled", "concentration_input": "projection"},
+    ),
+    "simve": ({"prior": "flat"}, {"parity": "head"}),
 }
 
 
@@ -119,6 +125,9 @@ def alone():
 
 
 def test_all_registered_methods_are_here():
+    for name, variants in VARIANTS.items():  # a setting that a method does not have is left out
+        known = {field.name for field in dataclasses.fields(get(name))}
+        assert all(variant.keys() <= known for variant in variants)
     names = [name for name, _ in _configs()]
     assert {name.split()[0] for name in names} == set(registry._BUILTIN)
     assert len(registry._BUILTIN) >= 10
