@@ -188,8 +188,14 @@ def test_rows_are_normalised_as_in_the_released_code(golden):
     )
 
 
-@pytest.mark.parametrize("block", DTYPES)
-@pytest.mark.parametrize("count", [2048, 512])
+@pytest.mark.parametrize(
+    ("block", "count"),
+    [
+        pytest.param(block, count, marks=[pytest.mark.slow] * (block == "float32" and count > 512))
+        for block in DTYPES
+        for count in (2048, 512)
+    ],
+)
 def test_means_over_our_draws_agree_with_those_over_the_released_ones(golden, block, count):
     stored = golden[block]["M2"]["c=1.0"]["mc_check"]
     z, draws = views(golden, block), 64 if count == 2048 else 200
