@@ -212,6 +212,7 @@ def evaluate(
             factors that every protocol of `only` needs.
     """
     from cognates.evaluation import suite
+    from cognates.evaluation.pairs import reads_text
     from cognates.evaluation.records import results_file, write_results
 
     suite.resolve(only)
@@ -243,6 +244,7 @@ def evaluate(
         run_seed=model.config.training.seed,
         quantiles=model.quantiles,
         reference=None if reference is None else _reference(reference, model),
+        tokenizer=model.tokenizer if reads_text(model.method) else None,
         device=model.device,
         progress=progress,
         **options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from cognates.data.cache import stored_size
 from cognates.data.decode import Item, UnreadableError, decode
+from cognates.data.tokens import Tokenizer
 from cognates.errors import ConfigError, DataError
-from cognates.evaluation import drawings
+from cognates.evaluation import drawings, pairs
 from cognates.evaluation.features import Transform, by_views, score_views
 from cognates.training import prepare
 from cognates.training.checkpoint import LoadedModel, read_model
@@ -40,6 +42,7 @@ class Model:
         self.default_score = loaded.default_score
         self.quantiles = loaded.quantiles
         self.device = device
+        self._tokenizer = loaded.tokenizer
         data = loaded.config.data
         self._transform = Transform(size=data.image_size, mean=data.mean, std=data.std)
 
@@ -98,6 +101,68 @@ class Model:
             self.method, chunk, spec=spec, transform=self._transform, further=False
         )
         return representation, scores[self.default_score]
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The encoding of captions that the run has learnt.
+
+        Raises:
+            ConfigError: the method reads no captions.
+            MissingExtraError: the package `tokenizers` is not installed.
+        """
+        if self._tokenizer is None:
+            raise ConfigError(
+                f"Expected a method that reads captions, got '{self.config.method.name}': train "
+                "clip on pairs:DIR."
+            )
+        return Tokenizer.from_json(self._tokenizer)
+
+    def embed_text(self, captions: Sequence[str]) -> Tensor:
+        """Return captions in the space that they share with images.
+
+        Args:
+            captions: any text; what exceeds the run's length is cut off.
+
+        Returns:
+            (m, d) float32 of length 1 on the CPU: a product with `embed_paired` is the cosine.
+
+        Raises:
+            ConfigError: the method reads no captions.
+        """
+        tokenizer = self.tokenizer
+        if not captions:
+            raise DataError("Expected at least one caption to embed, got none.")
+        paired = pairs.as_paired(self.method)
+        return _unit(pairs.read(paired, list(captions), tokenizer, device=self.device))
+
+    @torch.no_grad()
+    def embed_paired(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        *,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Return images in the space that they share with captions.
+
+        Args:
+            images: as for `embed`.
+            batch_size: images per forward pass.
+
+        Returns:
+            (n, d) float32 of length 1 on the CPU.
+
+        Raises:
+            ConfigError: the method reads no captions.
+            DataError: an image cannot be read, or there is none.
+        """
+        paired = pairs.as_paired(self.method)
+        parts = []
+        for pixels in self._chunks(images, batch_size):
+            view = self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+            parts.append(paired.project_images(view).float().cpu().numpy())
+        if not parts:
+            raise DataError("Expected at least one image to embed, got none.")
+        return _unit(np.concatenate(parts))
 
     def reconstruct(
         self,
@@ -230,6 +295,10 @@ class Model:
                 name = item if isinstance(item, str | Path) else f"number {number}"
                 raise DataError(f"Cannot read the image '{name}': {error}.") from error
         return np.stack(arrays)
+
+
+def _unit(rows: np.ndarray) -> Tensor:
+    return nn.functional.normalize(torch.from_numpy(rows), dim=1)
 
 
 def _item(image: object) -> Item:

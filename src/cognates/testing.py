@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cognates.config import decode, encode
 from cognates.errors import ConfigError, MethodCheckError
 from cognates.methods import Method, MethodConfig, names
-from cognates.types import Batch, Embedding
+from cognates.types import END, PADDING, START, Batch, Embedding
 
 _IMAGES, _WIDTH = 8, 8
 
@@ -158,7 +158,19 @@ def _build(config: MethodConfig, views: int) -> Method:
 def _batch(config: MethodConfig, views: int) -> Batch:
     draw = torch.rand if config.models_pixels else torch.randn
     made = tuple(draw(_IMAGES, 3, 16, 16) for _ in range(views))
-    return Batch(views=made, index=torch.arange(_IMAGES), step=5, seed=1)
+    return Batch(views=made, index=torch.arange(_IMAGES), step=5, seed=1, text=_text(config))
+
+
+def _text(config: MethodConfig) -> Tensor | None:
+    """Return made-up captions of 3 to 6 tokens, START and END included."""
+    if config.text is None:
+        return None
+    length = min(6, config.text.length)
+    tokens = torch.randint(3, config.text.vocabulary, (_IMAGES, length))
+    place = torch.arange(length)
+    end = torch.randint(2, length, (_IMAGES, 1))
+    tokens = torch.where(place < end, tokens, torch.where(place == end, END, PADDING))
+    return torch.where(place == 0, START, tokens)
 
 
 def _require(kept: bool, promise: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cognates.data.images import Images
+from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec
 from cognates.errors import ConfigError, StorageError
 from cognates.evaluation import drawn, generation, likelihood
@@ -32,6 +33,7 @@ from cognates.evaluation.features import (
     view_pixels,
 )
 from cognates.evaluation.knn import DISTANCE
+from cognates.evaluation.pairs import pair_passes
 from cognates.evaluation.sensitivity import CHANGES, sweep, sweep_name
 from cognates.evaluation.store import cache_key, data_digest, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET
@@ -80,13 +82,7 @@ def part_of(images: Images, most: int | None, *, seed: int) -> Images:
         return images
     generator = np.random.default_rng(fold_in(seed, "images", images.split))
     rows = np.sort(generator.choice(len(images), most, replace=False))
-    return replace(
-        images,
-        pixels=images.pixels[rows],
-        path=None if images.path is None else images.path[rows],
-        targets={name: values[rows] for name, values in images.targets.items()},
-        digest=f"{data_digest(images)}-{most}-{seed}",
-    )
+    return images.take(rows, digest=f"{data_digest(images)}-{most}-{seed}")
 
 
 class _Input(TypedDict):
@@ -94,6 +90,11 @@ class _Input(TypedDict):
     size: int
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    device: torch.device | str
+    batch_size: int
+
+
+class _Place(TypedDict):
     device: torch.device | str
     batch_size: int
 
@@ -130,6 +131,7 @@ class FeaturePass:
         with_augmented: bool = False,
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
         """Return the features that protocols read, and the cache key of every subject.
 
@@ -143,8 +145,10 @@ class FeaturePass:
             with_augmented: whether augmentation will run.
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
+            tokenizer: the run's, if caption retrieval will run.
         """
         found, hashes = {}, {}
+        at: _Place = {"device": self.device, "batch_size": self.batch_size}
         for subject, owner in _owners(method, untrained).items():
             weights = PIXELS if owner is None else weights_digest(owner)
             prefix = "" if subject == "trained" else f"{subject}-"
@@ -161,6 +165,12 @@ class FeaturePass:
                 found |= {f"{prefix}{name}": side for name, side in sides.items()}
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
+            if tokenizer is not None and owner is not None:
+                for name, make in pair_passes(
+                    owner, test, tokenizer, transform=self.transform, **at
+                ).items():
+                    key = self._key(test, weights, pairs=name, tokenizer=tokenizer.digest)
+                    found[prefix + name] = self._kept(f"{subject}-{name}", key, make)
         if with_sweeps:
             found |= self._sweeps(method, train, found["train"], test)
         if generative:

@@ -15,15 +15,19 @@ import numpy as np
 import torch
 
 from cognates.data.images import Images
+from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
 from cognates.evaluation import linear
 from cognates.evaluation.attributes import ATTRIBUTES
+from cognates.evaluation.caption_retrieval import CAPTIONS, TEXTS
+from cognates.evaluation.caption_retrieval import NAME as CAPTION_RETRIEVAL
 from cognates.evaluation.drawings import write_drawings
 from cognates.evaluation.drawn import Reference
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
+from cognates.evaluation.pairs import reads_text
 from cognates.evaluation.passes import GENERATIVE, FeaturePass, drawable, part_of
 from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
@@ -72,7 +76,7 @@ def run_protocols(
     train, test = features["train"], features["test"]
     others = {name: value for name, value in features.items() if name not in ("train", "test")}
     chosen = resolve(only)
-    lacking = _lacking(chosen, train, test)
+    lacking = _lacking(chosen, train, test, captions=TEXTS in others)
     for what in dict.fromkeys(lacking.values()):
         skipped = ", ".join(name for name, needed in lacking.items() if needed == what)
         say(f"There are no {_PLURAL[what]}: {skipped} not run.")
@@ -122,6 +126,7 @@ def evaluate(
     quantiles: np.ndarray | None = None,
     images: int | None = None,
     reference: Reference | None = None,
+    tokenizer: Tokenizer | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -151,6 +156,7 @@ def evaluate(
             for its protocol, 20,000 and 5,000. Settings record under `train` how many training
             images those were, where they were not all.
         reference: the encoder that samples are compared by; None: a random convolutional one.
+        tokenizer: the run's, if its method reads captions.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -166,9 +172,9 @@ def evaluate(
         StorageError: something cannot be written.
     """
     drawn = drawable(method, only=only, reference=reference)
-    named = resolve([*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn])
-    lacking = _lacking(named, train, test)  # before the passes, which take the time
-    chosen = {protocol.name for protocol in named}
+    captions = tokenizer is not None and test.captions is not None and reads_text(method)
+    named, chosen = _named(only, drawn, captions=captions)
+    lacking = _lacking(named, train, test, captions=captions)  # before the passes, which take time
     passes = FeaturePass(
         views=tuple(views),
         transform=Transform.of(size, mean, std),
@@ -190,6 +196,7 @@ def evaluate(
         with_augmented="augmentation" in chosen,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
+        tokenizer=tokenizer if captions and CAPTION_RETRIEVAL in chosen else None,
     )
     kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed}
     results = run_protocols(found, hashes=hashes, progress=progress, **kind)
@@ -201,6 +208,16 @@ def evaluate(
         _write(Path(out), results, chosen, known)
         _write_pictures(Path(out), method, test, found["test"], passes, quantiles, whole=whole)
     return results
+
+
+def _named(
+    only: Sequence[str] | None, drawn: Sequence[str], *, captions: bool
+) -> tuple[list[Protocol], set[str]]:
+    """Return what will run, unasked also what the kind of method allows, and its names."""
+    unasked = [CAPTION_RETRIEVAL] if only is None and captions else []
+    usual = [p.name for p in resolve(only) if p.name not in GENERATIVE]
+    named = resolve([*usual, *unasked, *drawn])
+    return named, {protocol.name for protocol in named}
 
 
 def _write_pictures(
@@ -237,11 +254,20 @@ def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) 
     write_results(path, [*kept, *results])
 
 
-_PLURAL = {TARGET: "labels", ATTRIBUTES: "attributes", FACTORS: "factors"}
+_PLURAL = {
+    TARGET: "labels",
+    ATTRIBUTES: "attributes",
+    FACTORS: "factors",
+    CAPTIONS: "captions that the method reads",
+}
 
 
 def _lacking(
-    chosen: Sequence[Protocol], train: Features | Images, test: Features | Images
+    chosen: Sequence[Protocol],
+    train: Features | Images,
+    test: Features | Images,
+    *,
+    captions: bool,
 ) -> dict[str, str]:
     """Return the protocols whose target is missing, with its name.
 
@@ -252,6 +278,8 @@ def _lacking(
     def there(target: str) -> bool:
         if not target or target == TARGET:
             return not target or has_labels(train, test)
+        if target == CAPTIONS:
+            return captions
         return target in train.targets and target in test.targets
 
     lacking = {p.name: p.needs for p in chosen if not there(p.needs)}

@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from cognates.types import Batch, Embedding, Loss
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How the captions that a method reads become token ids."""
+
+    vocabulary: int
+    """Most tokens of the encoding that is learnt from the training captions."""
+    length: int
+    """Tokens that a caption is cut to."""
+
+
 class Method(nn.Module, ABC):
     """A self-supervised method: abstract here, final in its own file.
 
@@ -85,6 +95,11 @@ class MethodConfig(ABC):
     """Title (authors, year), URL."""
     models_pixels: ClassVar[bool] = False
     """Whether the method draws images, and so sees them in [0, 1]: without normalisation."""
+
+    @property
+    def text(self) -> TextConfig | None:
+        """How captions become the token ids of `Batch.text`; None: the method reads no text."""
+        return None
 
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration with what follows from the run filled in; by default itself.

@@ -16,6 +16,7 @@ from cognates.methods.base import MethodConfig
 
 _BUILTIN = {
     "beta-vae": "cognates.methods.beta_vae",
+    "clip": "cognates.methods.clip",
     "cr-vae": "cognates.methods.cr_vae",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",

@@ -7,10 +7,12 @@ from cognates.objectives.generative import (
     group_elbo,
     importance_weighted_bound,
 )
+from cognates.objectives.multimodal import clip
 from cognates.objectives.siamese import negative_cosine
 from cognates.objectives.variational import vi_simsiam
 
 __all__ = [
+    "clip",
     "consistency_elbo",
     "elbo",
     "group_elbo",

@@ -7,7 +7,6 @@ checksums in `state.json` tell a complete one from a damaged one. Nothing is pic
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -24,7 +23,7 @@ from cognates.config import RunConfig, encode
 from cognates.errors import ConfigError, StorageError
 from cognates.methods.base import Method
 from cognates.methods.registry import plugin_of
-from cognates.training import storage
+from cognates.training import captions, storage
 from cognates.training.prepare import build_method, load_images, parse_config, read_config
 
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ class LoadedModel:
     """(101,) float64: the percentiles 0 to 100 of the default score over the bank's images."""
     bank: dict[str, np.ndarray]
     """`representation` (n, d) float32 and `uncertainty` (n,) float64 of training images."""
+    tokenizer: str | None = None
+    """The tokenizer in JSON of a method that reads captions."""
 
 
 class Saver:
@@ -235,6 +236,8 @@ def write_model(run: Path, method: Method, config: RunConfig, *, features: Featu
     plugin = plugin_of(config.method)
     if plugin is not None:
         files[storage.PLUGIN] = plugin.source
+    if config.method.text is not None:
+        files[storage.TOKENIZER] = captions.read_json(Path(run)).encode()
     record = {
         "version": _VERSION,
         "config": encode(config),
@@ -274,7 +277,8 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
         )
     try:
         record = json.loads((folder / _MODEL).read_text(encoding="utf8"))
-        sums = record["sha256"][_WEIGHTS], record["sha256"][_BANK]
+        checksums = record["sha256"]
+        sums = checksums[_WEIGHTS], checksums[_BANK]
         quantiles = np.asarray(record["quantiles"], dtype=np.float64)
         text, default_score = json.dumps(record["config"]), record["default_score"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -293,7 +297,20 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
         default_score=default_score,
         quantiles=quantiles,
         bank={name: tensor.numpy() for name, tensor in bank.items()},
+        tokenizer=_read_tokenizer(folder, checksums.get(storage.TOKENIZER)),
     )
+
+
+def _read_tokenizer(folder: Path, checksum: str | None) -> str | None:
+    if checksum is None:
+        return None
+    found = captions.read_json(folder)
+    if storage.sha256(found.encode()) != checksum:
+        raise StorageError(
+            f"Expected '{folder / storage.TOKENIZER}' with its recorded checksum, got another "
+            "file: restore it from a copy or train again."
+        )
+    return found
 
 
 def _newest(
@@ -368,12 +385,7 @@ def _flatten(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[st
 def _thinned(images: Images, most: int) -> Images:
     # Every k-th image is a view of the memory map: a random choice would copy pixels into memory.
     every = -(-len(images) // most)
-    return dataclasses.replace(
-        images,
-        pixels=images.pixels[::every],
-        path=None if images.path is None else images.path[::every],
-        targets={name: values[::every] for name, values in images.targets.items()},
-    )
+    return images.take(slice(None, None, every))
 
 
 def _remove(folder: Path) -> None:

@@ -29,7 +29,7 @@ from cognates.config import RunConfig
 from cognates.data import augment, loader
 from cognates.errors import ConfigError, DataError, Interrupted
 from cognates.random import fold_in
-from cognates.training import checkpoint, monitors, prepare, record, storage
+from cognates.training import captions, checkpoint, monitors, prepare, record, storage
 from cognates.training.launch import Signals, agree, engine, launch
 from cognates.types import Batch, Loss, Terms
 
@@ -122,7 +122,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
     saver = checkpoint.Saver(run, method, optimiser, minutes=plan.checkpoint_minutes)
     main = fabric.is_global_zero
     log = record.Record(run, plan, begun, per_epoch=per_epoch, main=main, show=show)
-    micro_batches = _micro_batches(config, images, fabric, begun.step, total)
+    micro_batches = _micro_batches(config, images, fabric, run, begun.step, total)
 
     with _own_globals(fabric, DTYPES[plan.precision]), closing(micro_batches), log:
         log.log(note or f"{config.method.name} on {fabric.device}: step {begun.step} of {total}.")
@@ -189,7 +189,7 @@ def forward_backward(
         last = micro.part == plan.accumulate - 1
         alone = fabric.world_size == 1
         with nullcontext() if last or alone else fabric.no_backward_sync(model):
-            loss: Loss = model(Batch(views, micro.index, micro.step, plan.seed))
+            loss: Loss = model(Batch(views, micro.index, micro.step, plan.seed, micro.text))
             fabric.backward(loss.total / plan.accumulate)
         parts.append(Loss({k: v.detach() for k, v in loss.terms.items()}, loss.monitored))
     terms = {k: torch.stack([part.terms[k] for part in parts]).mean(0) for k in parts[0].terms}
@@ -221,7 +221,7 @@ def set_learning_rate(
 
 
 def _micro_batches(
-    config: RunConfig, images: Images, fabric: Fabric, start: int, stop: int
+    config: RunConfig, images: Images, fabric: Fabric, run: Path, start: int, stop: int
 ) -> loader.Batches:
     return loader.batches(
         images,
@@ -234,6 +234,7 @@ def _micro_batches(
         parts=config.training.accumulate,
         device=fabric.device,
         pin=fabric.device.type == "cuda",
+        captions=captions.table_of(config, images, run),
     )
 
 

@@ -15,11 +15,12 @@ from cognates.config import RunConfig, encode, read_text
 from cognates.errors import CognatesError, ConfigError, StorageError
 from cognates.methods.base import Method
 from cognates.random import fold_in
-from cognates.training import plugins, storage
+from cognates.training import captions, plugins, storage
 from cognates.types import Batch
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
+    from cognates.data.tokens import Tokenizer
 
 _MAY_CHANGE = {"training.device", "training.devices", "plugin"}
 """Fields that say where something is and not what; `--resume` may change them."""
@@ -57,7 +58,8 @@ def prepare(
     if config.data.mean is None or config.data.std is None:
         config = _measured(config, images)
     torch_device(config)
-    _rehearse(config, images)
+    tokenizer = captions.tokenizer_of(config, images, run, resume=resume)
+    _rehearse(config, images, tokenizer)
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,6 +68,7 @@ def prepare(
         ) from error
     # First, so that a run that was begun never lacks its code.
     plugins.keep(config, run)
+    captions.keep(tokenizer, run)
     storage.write_atomic(run / "config.json", config.to_json().encode())
     return config, images
 
@@ -199,13 +202,13 @@ def torch_device(config: RunConfig) -> str:
     return "cuda"
 
 
-def _rehearse(config: RunConfig, images: Images) -> None:
+def _rehearse(config: RunConfig, images: Images, tokenizer: Tokenizer | None) -> None:
     """Embed and train on a few images: what does not fit is found before a folder exists."""
     from cognates.evaluation.features import DISAGREEMENT, extract
 
     method = build_method(config).eval()
     build_optimiser(config, method)
-    two = dataclasses.replace(images, pixels=images.pixels[:2], path=None, targets={})
+    two = images.take(slice(2))
     size, mean, std = config.data.image_size, config.data.mean, config.data.std
     features = extract(method, two, views=config.views, size=size, mean=mean, std=std)
     if method.default_score not in features.scores:
@@ -214,10 +217,12 @@ def _rehearse(config: RunConfig, images: Images) -> None:
             f"'{method.default_score}', got none from its `embed`: return one, or name "
             f"'{DISAGREEMENT}' or 'norm' as its default score."
         )
-    _rehearse_training(method, config, images)
+    _rehearse_training(method, config, images, tokenizer)
 
 
-def _rehearse_training(method: Method, config: RunConfig, images: Images) -> None:
+def _rehearse_training(
+    method: Method, config: RunConfig, images: Images, tokenizer: Tokenizer | None
+) -> None:
     """Do one forward pass in training mode; the method is spent afterwards."""
     import numpy as np
 
@@ -236,9 +241,12 @@ def _rehearse_training(method: Method, config: RunConfig, images: Images) -> Non
         mean=config.data.mean,
         std=config.data.std,
     )
+    said = None
+    if tokenizer is not None and images.captions is not None:
+        said = tokenizer.encode([several[0] for several in images.captions[:n]])
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            method.train()(Batch(views, torch.arange(n), 0, config.training.seed))
+            method.train()(Batch(views, torch.arange(n), 0, config.training.seed, said))
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, CognatesError):
             raise

@@ -13,6 +13,7 @@ from torch import Tensor
 from cognates.errors import StorageError
 
 PLUGIN = "plugin.py"
+TOKENIZER = "tokenizer.json"
 """The copy of a plug-in's source that a run directory and its `model/` keep."""
 
 
