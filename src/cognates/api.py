@@ -72,7 +72,8 @@ def train(
     Args:
         method: a registered name, for example "vi-simsiam"; None where a recipe, a configuration or
             a plug-in says it.
-        data: a SOURCE: "folder:DIR", "idx:DIR", "npz:FILE_OR_DIR", "hub:ORG/NAME" or a bare name.
+        data: a SOURCE: "folder:DIR", "pairs:DIR" (images with captions), "idx:DIR",
+            "npz:FILE_OR_DIR", "hub:ORG/NAME" or a bare name.
         out: the run's folder; it must not hold another run.
         encoder: the name of an encoder, or any module (n, c, h, w) -> (n, d). A module is not part
             of the record: the run cannot be repeated from `config.json` alone, and `load` must be

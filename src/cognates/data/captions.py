@@ -97,7 +97,7 @@ def _from_lines(text: str) -> list[tuple[str, str]]:
     if lines and "\t" in lines[0]:
         rows: Iterable[list[str]] = (line.split("\t", 1) for line in lines)
     else:
-        rows = csv.reader(lines, skipinitialspace=True)
+        rows = csv.reader(lines)
     # A comma in a caption that is not quoted belongs to the caption.
     pairs = [(_NUMBER.sub("", row[0].strip()), ",".join(row[1:])) for row in rows if len(row) > 1]
     return pairs[1:] if pairs and pairs[0][0].lower() in _HEADINGS else pairs

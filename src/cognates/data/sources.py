@@ -166,7 +166,7 @@ def _unknown(name: str) -> ConfigError:
         )
     return ConfigError(
         f"Unknown data set '{name}': {nearest(name, names.all_names())}; or write folder:DIR,"
-        " idx:DIR, npz:FILE_OR_DIR or hub:ORG/NAME."
+        " pairs:DIR, idx:DIR, npz:FILE_OR_DIR or hub:ORG/NAME."
     )
 
 

@@ -127,9 +127,11 @@ def table(results: Sequence[Result]) -> list[Row]:
 
 
 def in_percent(result: Result) -> bool:
-    """Return whether tables show the value in percent: accuracies, R@1 and their differences do."""
+    """Return whether tables show the value in percent: accuracies, R@k and their differences do."""
     parts = result.metric.split("/")
-    return any(part.startswith(("accuracy", "balanced-accuracy", "r-at-1")) for part in parts) or (
+    if "r-at-" in result.metric:
+        return True
+    return any(part.startswith(("accuracy", "balanced-accuracy")) for part in parts) or (
         result.protocol == "deciles"
         and ("/decile-" in result.metric or result.metric.endswith("first-minus-last"))
     )  # fmt: skip
