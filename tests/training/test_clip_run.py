@@ -47,7 +47,7 @@ def clip_config(pairs):
         encoder=EncoderConfig(name="mlp", width=16),
         data=DataConfig(source=f"pairs:{pairs}", image_size=8),
         views=(crop_and_flip(8, (0.8, 1.0)),),
-        optimiser=OptimiserConfig(name="adamw", learning_rate=0.05, weight_decay=0.01),
+        optimiser=OptimiserConfig(name="adamw", learning_rate=0.3, weight_decay=0.01),
         training=TrainingConfig(epochs=2, batch_size=16, device="cpu"),
     )
 

@@ -46,5 +46,5 @@ def flickr8k(method: str = CLIP) -> RunConfig:
         data=DataConfig(source="flickr8k", image_size=48, channels=3),
         views=(photograph(48),) * (1 if method == CLIP else 2),
         optimiser=clip_optimiser(),
-        training=TrainingConfig(epochs=60, batch_size=128),
+        training=TrainingConfig(epochs=100, batch_size=128),
     )

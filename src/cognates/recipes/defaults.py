@@ -125,9 +125,9 @@ def hsic_optimiser() -> OptimiserConfig:
 
 
 def clip_optimiser() -> OptimiserConfig:
-    """CLIP in short runs: AdamW at .004 per 256 pairs, weight decay .1, gradients of norm 1."""
+    """CLIP in short runs: AdamW at .002 per 256 pairs, weight decay .1, gradients of norm 1."""
     return OptimiserConfig(
-        name="adamw", learning_rate=4e-3, weight_decay=0.1, warmup_epochs=2.0, clip=1.0
+        name="adamw", learning_rate=2e-3, weight_decay=0.1, warmup_epochs=2.0, clip=1.0
     )
 
 
