@@ -6,6 +6,7 @@ from cognates.report.statements import display_name
 BUILT_IN = (
     "beta-vae",
     "byol",
+    "clip",
     "cr-vae",
     "dino",
     "loss-prediction",

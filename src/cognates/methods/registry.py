@@ -17,11 +17,12 @@ from cognates.methods.base import MethodConfig
 _BUILTIN = {
     "beta-vae": "cognates.methods.beta_vae",
     "byol": "cognates.methods.byol",
+    "clip": "cognates.methods.clip",
     "cr-vae": "cognates.methods.cr_vae",
+    "dino": "cognates.methods.dino",
     "loss-prediction": "cognates.methods.loss_prediction",
     "mc-info-nce": "cognates.methods.mc_info_nce",
     "post-hoc": "cognates.methods.post_hoc",
-    "dino": "cognates.methods.dino",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",

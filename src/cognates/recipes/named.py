@@ -14,7 +14,7 @@ from cognates.config import (
 )
 from cognates.data.views import grey_images, simsiam_cifar, simsiam_imagenet
 from cognates.errors import ConfigError, nearest
-from cognates.recipes import baselines, generative, ssl_hsic
+from cognates.recipes import baselines, clip, generative, ssl_hsic
 from cognates.recipes.defaults import imagenet_optimiser, method_config
 
 _SIMSIAM = (
@@ -277,6 +277,15 @@ RECIPES: dict[str, Recipe] = {
             data="ImageNette (research use)",
             expected="linear .511, kNN .424 with VI-SimSiam (pixels .398, .225), seed 0",
             cost="15 min of training on one CPU core",
+        ),
+        Recipe(
+            name="flickr8k",
+            build=clip.flickr8k,
+            methods=(clip.CLIP,),
+            paper="settings of this library, chosen on the dev images",
+            data="Flickr8k (research use)",
+            expected="not measured",
+            cost="not measured",
         ),
         Recipe(
             name="fashion-mnist-generative",

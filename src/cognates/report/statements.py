@@ -239,11 +239,12 @@ def data_note(record: RunRecord) -> str:
 _NAMES = {
     "beta-vae": "beta-VAE",
     "byol": "BYOL",
+    "clip": "CLIP",
     "cr-vae": "CR-VAE",
+    "dino": "DINO",
     "loss-prediction": "Loss-prediction",
     "mc-info-nce": "MC-Info-NCE",
     "post-hoc": "Post-hoc",
-    "dino": "DINO",
     "simsiam": "SimSiam",
     "simve": "SimVE",
     "ssl-hsic": "SSL-HSIC",
