@@ -2,7 +2,7 @@
 
 `python benchmarks/retrieval.py` trains the recipe on two threads, evaluates it on the 1,000 test
 images and writes `results/flickr8k-retrieval.md`; with `--dev` the dev images take the place of the
-test images, which is how settings are chosen, and nothing is written but the run.
+test images, to compare settings by, and nothing is written but the run.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
             f"CLIP, recipe `{RECIPE}`, seed {chosen.seed}, {run.config.training.epochs} epochs on "
             f"the 6,000 training images, {minutes:.1f} minutes on {chosen.threads} threads. The "
             "1,000 test images with their 5,000 captions, all of them candidates; 95 % intervals "
-            "over images. Settings were chosen on the dev images."
+            "over images. Settings of this library."
         ),
         header=("direction", "metric", "trained", "untrained", "chance"),
         rows=rows,
