@@ -12,6 +12,7 @@ BUILT_IN = (
     "loss-prediction",
     "mc-info-nce",
     "post-hoc",
+    "simclr",
     "simsiam",
     "simve",
     "ssl-hsic",

@@ -23,6 +23,7 @@ _BUILTIN = {
     "loss-prediction": "cognates.methods.loss_prediction",
     "mc-info-nce": "cognates.methods.mc_info_nce",
     "post-hoc": "cognates.methods.post_hoc",
+    "simclr": "cognates.methods.simclr",
     "simsiam": "cognates.methods.simsiam",
     "simve": "cognates.methods.simve",
     "ssl-hsic": "cognates.methods.ssl_hsic",

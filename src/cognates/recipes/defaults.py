@@ -19,7 +19,7 @@ from cognates.methods.registry import get
 
 EPOCHS = 100
 BATCH = 256
-BASELINES = ("byol", "vicreg", "dino")
+BASELINES = ("byol", "vicreg", "dino", "simclr")
 """Methods whose heads and optimiser are their own everywhere."""
 CLIP = "clip"
 CLIP_TEXT = {
@@ -41,9 +41,9 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
     SimSiam's views and optimiser for ImageNet. Small arrays: their own size; `convnet` on a CPU and
     for grey images, else `resnet18`; SimSiam's views for CIFAR, or for grey images crop, flip,
     brightness and contrast.
-    100 epochs, batch min(256, n/4). SSL-HSIC, BYOL, VICReg and DINO have heads and an optimiser of
-    their own, SSL-HSIC a smaller gamma for batches below 16. CLIP has AdamW, and a single view
-    where captions are its other half.
+    100 epochs, batch min(256, n/4). SSL-HSIC, BYOL, VICReg, DINO and SimCLR have heads and an
+    optimiser of their own, SSL-HSIC a smaller gamma for batches below 16. CLIP has AdamW, and a
+    single view where captions are its other half.
 
     Args:
         method: a registered name.
@@ -123,11 +123,12 @@ def small_image_optimiser() -> OptimiserConfig:
 
 
 def baseline_heads(method: str, width: int) -> dict[str, Any]:
-    """Return sizes of the heads of BYOL, VICReg or DINO for small data; hidden layers of `width`.
+    """Return what the heads of a baseline are for small data, with hidden layers of `width`.
 
     Targets follow faster than in the papers' long runs: BYOL has .99 for 300 epochs. DINO's head
     has batch normalisation: without it all images of a fresh `convnet` lie in one direction of the
-    bottleneck, where the loss has next to no gradient.
+    bottleneck, where the loss has next to no gradient. SimCLR's temperature is the paper's for
+    CIFAR-10 (appendix B.9).
     """
     return {
         "byol": {"dim": 128, "hidden": width, "target_decay": 0.99},
@@ -139,12 +140,13 @@ def baseline_heads(method: str, width: int) -> dict[str, Any]:
             "batch_norm": True,
             "target_decay": 0.99,
         },
+        "simclr": {"dim": 128, "hidden": width, "temperature": 0.5},
     }[method]
 
 
 def baseline_optimiser(method: str) -> OptimiserConfig:
-    """Return the optimiser of BYOL, VICReg or DINO for small data."""
-    rate = {"byol": 0.1, "vicreg": 0.03, "dino": 0.2}[method]
+    """Return the optimiser of a baseline for small data; SimCLR's rate was not compared."""
+    rate = {"byol": 0.1, "vicreg": 0.03, "dino": 0.2, "simclr": 0.2}[method]
     return OptimiserConfig(learning_rate=rate, weight_decay=5e-4, warmup_epochs=1.0)
 
 

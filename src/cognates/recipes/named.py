@@ -212,6 +212,7 @@ RECIPES: dict[str, Recipe] = {
                     "heads and optimiser of this library",
                     byol="not measured; lightly has kNN .910 (k = 200, best test epoch)",
                     dino="not measured; lightly has kNN .848 (k = 200, best test epoch)",
+                    simclr="not measured; lightly has kNN .879 (k = 200, best test epoch)",
                 ),
             },
         ),
@@ -244,6 +245,7 @@ RECIPES: dict[str, Recipe] = {
                 "its settings for ResNet-50",
                 byol="linear .743 by the paper; not repeated here",
                 vicreg="linear .732 by the paper; not repeated here",
+                simclr="linear .693 by the paper; not repeated here",
             ),
         ),
         Recipe(
@@ -265,6 +267,7 @@ RECIPES: dict[str, Recipe] = {
                     byol="not measured; lightly has kNN .887 (800 epochs, best one)",
                     vicreg="not measured; lightly has kNN .845 (800 epochs, best one)",
                     dino="not measured; lightly has kNN .888 (800 epochs, best one)",
+                    simclr="not measured; lightly has kNN .889 (800 epochs, best one)",
                 ),
             },
         ),

@@ -245,6 +245,7 @@ _NAMES = {
     "loss-prediction": "Loss-prediction",
     "mc-info-nce": "MC-Info-NCE",
     "post-hoc": "Post-hoc",
+    "simclr": "SimCLR",
     "simsiam": "SimSiam",
     "simve": "SimVE",
     "ssl-hsic": "SSL-HSIC",
