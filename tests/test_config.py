@@ -79,7 +79,7 @@ def test_a_warm_up_longer_than_the_run_is_refused_and_one_as_long_is_not():
 
 METHODS = (
     *("simsiam", "vi-simsiam", "ssl-hsic", "mc-info-nce", "loss-prediction", "post-hoc"),
-    *("byol", "vicreg", "dino"),
+    *("byol", "vicreg", "dino", "simclr", "clip"),
 )
 
 

@@ -72,7 +72,8 @@ def train(
     Args:
         method: a registered name, for example "vi-simsiam"; None where a recipe, a configuration or
             a plug-in says it.
-        data: a SOURCE: "folder:DIR", "idx:DIR", "npz:FILE_OR_DIR", "hub:ORG/NAME" or a bare name.
+        data: a SOURCE: "folder:DIR", "pairs:DIR" (images with captions), "idx:DIR",
+            "npz:FILE_OR_DIR", "hub:ORG/NAME" or a bare name.
         out: the run's folder; it must not hold another run.
         encoder: the name of an encoder, or any module (n, c, h, w) -> (n, d). A module is not part
             of the record: the run cannot be repeated from `config.json` alone, and `load` must be
@@ -235,9 +236,7 @@ def evaluate(
     options: dict[str, Any] = {} if grid is None else {"grid": grid}
     own = source == model.config.data.source
     results = suite.evaluate(
-        model.method,
-        train_images,
-        test_images,
+        *(model.method, train_images, test_images),
         views=model.config.views,
         size=model.config.data.image_size,
         mean=model.config.data.mean,
@@ -253,6 +252,7 @@ def evaluate(
         default_score=model.default_score,
         reference=None if reference is None else _reference(reference, model),
         outside=_others(model.config, source, ood),
+        tokenizer=model.tokenizer if model.config.method.text else None,
         device=model.device,
         progress=progress,
         **options,

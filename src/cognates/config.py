@@ -29,7 +29,7 @@ class DataConfig:
     """Which images, and how they are stored and normalised."""
 
     source: str
-    """A SOURCE: folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
+    """A SOURCE: folder:DIR, pairs:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
     image_size: int
     """Height and width of a view in pixels; stored with a short side of ceil(8/7 size)."""
     channels: Literal[1, 3] = 3

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cognates.data.cache import stored_size
-from cognates.data.decode import Item, UnreadableError, decode
+from cognates.data.incoming import Incoming
+from cognates.data.tokens import Tokenizer
 from cognates.errors import ConfigError, DataError, nearest
-from cognates.evaluation import drawings, selection
+from cognates.evaluation import drawings, pairs, selection
 from cognates.evaluation.decisions import (
     Ranking,
     Rejection,
@@ -52,7 +52,11 @@ class Model:
         self.own_score = loaded.own_score
         self.quantiles = loaded.quantiles
         self.device = device
+        self._tokenizer = loaded.tokenizer
         data = loaded.config.data
+        self._incoming = Incoming(
+            image_size=data.image_size, channels=data.channels, max_unreadable=data.max_unreadable
+        )
         self._transform = Transform(size=data.image_size, mean=data.mean, std=data.std)
 
     @classmethod
@@ -101,7 +105,7 @@ class Model:
         """
         parts, scores = [], []
         self.require_score(score)
-        for pixels in self._chunks(images, batch_size):
+        for pixels in self._incoming.chunks(images, batch_size):
             representation, uncertainty = self.embed_stored(pixels, score=score)
             parts.append(representation)
             scores.append(uncertainty)
@@ -131,6 +135,69 @@ class Model:
             scores |= against(self.bank, representation, scores, parts=True)
         return representation, scores[name]
 
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The encoding of captions that the run has learnt.
+
+        Raises:
+            ConfigError: the method reads no captions.
+            MissingExtraError: the package `tokenizers` is not installed.
+        """
+        pairs.as_paired(self.method)
+        assert self._tokenizer is not None
+        return Tokenizer.from_json(self._tokenizer)
+
+    def embed_text(self, captions: Sequence[str]) -> Tensor:
+        """Return captions in the space that they share with images.
+
+        Args:
+            captions: any text; what exceeds the run's length is cut off.
+
+        Returns:
+            (m, d) float32 of length 1 on the CPU: a product with `embed_paired` is the cosine.
+
+        Raises:
+            ConfigError: the method reads no captions.
+        """
+        tokenizer = self.tokenizer
+        if not captions:
+            raise DataError("Expected at least one caption to embed, got none.")
+        paired = pairs.as_paired(self.method)
+        found = pairs.read(paired, list(captions), tokenizer, device=self.device)
+        return nn.functional.normalize(torch.from_numpy(found), dim=1)
+
+    @torch.no_grad()
+    def embed_paired(
+        self,
+        images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
+        *,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Return images in the space that they share with captions.
+
+        Args:
+            images: as for `embed`.
+            batch_size: images per forward pass.
+
+        Returns:
+            (n, d) float32 of length 1 on the CPU.
+
+        Raises:
+            ConfigError: the method reads no captions.
+            DataError: an image cannot be read, or there is none.
+        """
+        paired = pairs.as_paired(self.method)
+        parts = [
+            paired.project_images(self._seen(pixels)).float().cpu().numpy()
+            for pixels in self._incoming.chunks(images, batch_size)
+        ]
+        if not parts:
+            raise DataError("Expected at least one image to embed, got none.")
+        return nn.functional.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
+
+    def _seen(self, pixels: np.ndarray) -> Tensor:
+        return self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+
     def reconstruct(
         self,
         images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
@@ -152,8 +219,8 @@ class Model:
         """
         drawings.as_drawing(self.method)
         seen, drawn = [], []
-        for pixels in self._chunks(images, batch_size):
-            view = self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+        for pixels in self._incoming.chunks(images, batch_size):
+            view = self._seen(pixels)
             seen.append(view.cpu())
             drawn.append(drawings.reconstruct(self.method, view).cpu())
         if not seen:
@@ -197,8 +264,8 @@ class Model:
             groups = -(-count // width)
             found = drawings.groups_of(self.method, count=groups, width=width, seed=seed)
             return found.flatten(0, 1)[:count].cpu()
-        pixels = next(self._chunks([like], 1))
-        view = self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+        pixels = next(self._incoming.chunks([like], 1))
+        view = self._seen(pixels)
         prior = drawing.config.prior_of(1)
         return drawings.views_like(self.method, view, prior, count=count, seed=seed)[0].cpu()
 
@@ -327,74 +394,7 @@ class Model:
             return score or self.default_score
         raise ConfigError(f"Unknown score '{score}' of this model: {nearest(score, self.scores)}.")
 
-    def _chunks(self, images: Any, batch_size: int) -> Iterator[np.ndarray]:  # noqa: ANN401
-        if isinstance(images, str):
-            from cognates.data import cache
-
-            data = self.config.data
-            images = cache.load(
-                images,
-                "all",
-                image_size=data.image_size,
-                channels=data.channels,
-                max_unreadable=data.max_unreadable,
-                progress=False,
-            ).pixels
-        elif isinstance(images, np.ndarray | Tensor):
-            images = self._array(images)
-        for start in range(0, len(images), batch_size):
-            chunk = images[start : start + batch_size]
-            yield chunk if isinstance(chunk, np.ndarray) else self._decoded(chunk)
-
-    def _array(self, images: np.ndarray | Tensor) -> Any:  # noqa: ANN401
-        """Return pixels as they are where none need resizing, else a list of images to resize."""
-        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3):
-            raise DataError(
-                f"Expected a uint8 array (n, c, h, w) with 1 or 3 channels, got {array.dtype} "
-                f"{array.shape}: multiply values in [0, 1] by 255, and put the channels first."
-            )
-        size = self.config.data.image_size
-        if array.shape[1:] == (self.config.data.channels, size, size):
-            return array
-        return list(np.moveaxis(array, 1, -1))
-
-    def _decoded(self, items: Sequence[Any]) -> np.ndarray:
-        data = self.config.data
-        arrays = []
-        for number, item in enumerate(items):
-            shape = item.shape[:2] if isinstance(item, np.ndarray) else ()
-            # As for array data in the cache: their own size is their shorter side.
-            native = min(shape) if shape else None
-            size = stored_size(data.image_size, native)
-            try:
-                arrays.append(decode(_item(item), size=size, channels=data.channels))
-            except UnreadableError as error:
-                name = item if isinstance(item, str | Path) else f"number {number}"
-                raise DataError(f"Cannot read the image '{name}': {error}.") from error
-        return np.stack(arrays)
-
 
 def _numbers(embedding: Embedding) -> np.ndarray:
     assert embedding.uncertainty is not None
     return embedding.uncertainty.numpy()
-
-
-def _item(image: object) -> Item:
-    """Return what the decoder takes; a PIL image of any mode goes through a lossless file."""
-    if isinstance(image, np.ndarray | bytes):
-        return image
-    if isinstance(image, str | Path):
-        return str(image)
-    from PIL import Image, ImageOps
-
-    if not isinstance(image, Image.Image):
-        raise DataError(
-            f"Expected paths or PIL images, got a {type(image).__name__}: see Model.embed."
-        )
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("L", "RGB"):
-        return np.asarray(upright)
-    buffer = io.BytesIO()
-    upright.save(buffer, "TIFF")
-    return buffer.getvalue()

@@ -55,8 +55,8 @@ def normal_of(index: Tensor, *shape: int, seed: int, dtype: torch.dtype = torch.
     However a batch is shared out, over processes or over parts, an image gets the same numbers. No
     number leaves the device.
 
-    Formula: u_e = mix(mix(mix(index) + seed) + e step) / 2^64 with splitmix64's mix and step, then
-    sqrt(-2 log(1 - u)) cos(2 pi u') of two of them (Box and Muller, 1958).
+    Formula: sqrt(-2 log(1 - u)) cos(2 pi u') of two uniform numbers of `uniform_of` (Box and
+    Muller, 1958).
 
     Args:
         index: (n,) int64, positions in the training set.
@@ -78,13 +78,39 @@ def normal_of(index: Tensor, *shape: int, seed: int, dtype: torch.dtype = torch.
         (torch.Size([2, 2, 4]), True)
     """
     count = math.prod(shape)
-    element = torch.arange(2 * count, device=index.device, dtype=torch.int64)
-    state = _mix(_mix(index.to(torch.int64)) + seed)[:, None] + element * _STEP
-    # 53 bits: what a float64 holds; the largest is below 1, so the logarithm is finite.
-    uniform = ((_mix(state) >> 11) & (2**53 - 1)).to(torch.float64) * 2.0**-53
+    # The largest is below 1, so the logarithm is finite.
+    uniform = uniform_of(index, 2 * count, seed=seed)
     radius, angle = uniform[:, :count], uniform[:, count:]
     numbers = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
     return numbers.to(dtype).view(len(index), *shape)
+
+
+def uniform_of(index: Tensor, *shape: int, seed: int) -> Tensor:
+    r"""Return uniform numbers in [0, 1) that depend on each image's index and on `seed` alone.
+
+    Formula: u_e = mix(mix(mix(index) + seed) + e step) / 2^64 with splitmix64's mix and step.
+
+    Args:
+        index: (n,) int64, positions in the training set.
+        shape: of what each image gets.
+        seed: from `fold_in`, so that steps and uses differ.
+
+    Returns:
+        (n, *shape) float64 on the device of `index`. Images with one index get the same numbers.
+
+    References:
+        Fast Splittable Pseudorandom Number Generators (Steele, Lea and Flood, 2014),
+        https://doi.org/10.1145/2714064.2660195, figure 16 (the mixing function).
+
+    Example:
+        >>> uniform_of(torch.tensor([7, 3, 7]), seed=5).unique().shape
+        torch.Size([2])
+    """
+    element = torch.arange(math.prod(shape), device=index.device, dtype=torch.int64)
+    state = _mix(_mix(index.to(torch.int64)) + seed)[:, None] + element * _STEP
+    # 53 bits: what a float64 holds.
+    numbers = ((_mix(state) >> 11) & (2**53 - 1)).to(torch.float64) * 2.0**-53
+    return numbers.view(len(index), *shape)
 
 
 _STEP = -7046029254386353131

@@ -17,7 +17,7 @@ from cognates.methods import Method, MethodConfig, load_plugin, names
 from cognates.methods.registry import plugin_of
 from cognates.networks.norm import synchronise
 from cognates.training.forked import forked
-from cognates.types import Batch, Embedding
+from cognates.types import END, PADDING, START, Batch, Embedding
 
 _IMAGES, _WIDTH = 8, 8
 _SPLIT = 3  # of two processes the first one has 3 images and the second 5
@@ -229,7 +229,8 @@ def _together(
     batch = _batch(config, views)
     rows = slice(None) if world == 1 else (slice(_SPLIT), slice(_SPLIT, None))[rank]
     mine = tuple(view[rows].double() for view in batch.views)
-    loss = method(batch._replace(views=mine, index=batch.index[rows]))
+    said = None if batch.text is None else batch.text[rows]
+    loss = method(batch._replace(views=mine, index=batch.index[rows], text=said))
     loss.total.backward()
     found = {f"term '{name}'": term.detach() for name, term in loss.terms.items()}
     found["'monitored' rows"] = loss.monitored
@@ -266,7 +267,19 @@ def _build(config: MethodConfig, views: int) -> Method:
 def _batch(config: MethodConfig, views: int) -> Batch:
     draw = torch.rand if config.models_pixels else torch.randn
     made = tuple(draw(_IMAGES, 3, 16, 16) for _ in range(views))
-    return Batch(views=made, index=torch.arange(_IMAGES), step=5, seed=1)
+    return Batch(views=made, index=torch.arange(_IMAGES), step=5, seed=1, text=_text(config))
+
+
+def _text(config: MethodConfig) -> Tensor | None:
+    """Return made-up captions of 3 to 6 tokens, START and END included."""
+    if config.text is None:
+        return None
+    length = min(6, config.text.length)
+    tokens = torch.randint(3, config.text.vocabulary, (_IMAGES, length))
+    place = torch.arange(length)
+    end = torch.randint(2, length, (_IMAGES, 1))
+    tokens = torch.where(place < end, tokens, torch.where(place == end, END, PADDING))
+    return torch.where(place == 0, START, tokens)
 
 
 def _require(kept: bool, promise: str) -> None:

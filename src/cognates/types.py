@@ -16,6 +16,10 @@ Terms = dict[str, Tensor]
 """Named scalar terms of an objective, already weighted: what is minimised is their sum."""
 
 
+PADDING, START, END = 0, 1, 2
+"""Token ids of every vocabulary: what fills a row, what begins a caption and what ends it."""
+
+
 class Batch(NamedTuple):
     """What a method sees of the data at one step; there is no field for a label.
 
@@ -30,6 +34,9 @@ class Batch(NamedTuple):
     """Zero-based optimiser step."""
     seed: int
     """The run's seed; a method that draws folds (seed, step, its own name)."""
+    text: Tensor | None = None
+    """(n, l) int64: token ids of one caption per image, drawn by (seed, step, index); None for a
+    method that reads no text."""
 
 
 class Loss(NamedTuple):

@@ -179,7 +179,7 @@ def test_arrays_and_folders_without_an_image_are_described_too(tmp_path):
 
 
 def test_every_scheme_has_an_opener():
-    assert sorted(sources.SCHEMES) == ["folder", "hub", "idx", "npz"]
+    assert sorted(sources.SCHEMES) == ["folder", "hub", "idx", "npz", "pairs"]
 
 
 def test_names_of_the_package_do_not_hide_each_other():

@@ -18,7 +18,7 @@ from cognates.methods import get, registry
 from cognates.networks.image_model import ImageModelConfig
 from cognates.networks.norm import synchronise
 from cognates.recipes import method_config
-from cognates.types import Batch
+from cognates.types import END, START, Batch
 
 ROWS = {1: (9,), 2: (3, 6), 3: (4, 2, 3)}
 LAST = {1: (7,), 2: (3, 4), 3: (2, 2, 3)}  # the last batch of an epoch: fewer, and as uneven
@@ -30,11 +30,17 @@ SMALL = {
     "prototypes": 8,
     "frozen": 0.4,  # of two steps: the prototypes wait for one
     "teacher_warmup": 0.6,
+    "vocabulary": 12,
+    "length": 5,
+    "text_width": 8,
+    "text_layers": 1,
+    "text_heads": 2,
     "model": ImageModelConfig(latent_dim=4, decoder="mlp"),
 }
 """Settings by name: a method takes those that it has, a new one needs none."""
 VARIANTS = {
     "dino": ({"batch_norm": True, "global_views": 1},),
+    "simclr": ({"decoupled": True},),
     "ssl-hsic": ({"target": False, "exact_up_to": 0, "features": 16}, {"kernel": "linear"}),
     "vi-simsiam": (
         {"family": "von-mises-fisher", "coupling": "cosine"},
@@ -70,7 +76,16 @@ def _batch(config, rank, world, step, views, dtype):
     n = sum(counts)
     x = images(views, n, 2, 4, 4, dtype=torch.float64, generator=draw).to(dtype)
     index = torch.randperm(100, generator=draw)[:n]
-    return Batch(views=tuple(x[:, rows]), index=index[rows], step=step, seed=7)
+    text = _captions(n, draw)[rows] if config.text else None
+    return Batch(views=tuple(x[:, rows]), index=index[rows], step=step, seed=7, text=text)
+
+
+def _captions(n, draw):
+    """Return token ids (n, 5) of captions of two and of three words."""
+    words = torch.randint(3, SMALL["vocabulary"], (n, 3), generator=draw)
+    words[::2, 2] = END
+    edge = torch.ones(n, 1, dtype=torch.int64)
+    return torch.cat([START * edge, words, END * edge], dim=1)
 
 
 def _averaged(method, world):
@@ -130,7 +145,7 @@ def test_all_registered_methods_are_here():
         assert all(variant.keys() <= known for variant in variants)
     names = [name for name, _ in _configs()]
     assert {name.split()[0] for name in names} == set(registry._BUILTIN)
-    assert len(registry._BUILTIN) >= 10
+    assert len(registry._BUILTIN) == 15
     assert len(names) == len(registry._BUILTIN) + sum(map(len, VARIANTS.values()))
     assert all(get(name).name == name for name in registry._BUILTIN)
 

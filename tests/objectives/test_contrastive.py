@@ -27,7 +27,9 @@ def points(v: int = 2, n: int = 5, d: int = 4, *, seed: int = 0) -> torch.Tensor
     return torch.randn(v, n, d, generator=generator(seed, "points"), dtype=F64)
 
 
-def by_hand(z: torch.Tensor, temperature: float, negatives: str) -> list[list[float]]:
+def by_hand(
+    z: torch.Tensor, temperature: float, negatives: str, *, decoupled: bool = False
+) -> list[list[float]]:
     """Log softmax of every ordered pair of views and image, one exponential at a time."""
     v, n, _ = z.shape
     rows = [[(x / x.norm()).tolist() for x in view] for view in z]
@@ -40,7 +42,7 @@ def by_hand(z: torch.Tensor, temperature: float, negatives: str) -> list[list[fl
         each = []
         for i in range(n):
             anchor = rows[p][i]
-            total = sum(power(anchor, rows[other][k]) for k in range(n))
+            total = sum(power(anchor, rows[other][k]) for k in range(n) if k != i or not decoupled)
             if negatives == "all":
                 total += sum(power(anchor, rows[p][k]) for k in range(n) if k != i)
             each.append(math.log(power(anchor, rows[other][i]) / total))
@@ -67,6 +69,52 @@ def test_info_nce_is_the_mean_log_softmax_of_positives(negatives, v, n):
         for p, other in permutations(range(v), 2)
     ]
     assert terms["alignment"].item() == pytest.approx(-sum(cosines) / len(cosines) / 0.3, rel=1e-12)
+
+
+@pytest.mark.parametrize("negatives", ["all", "cross"])
+@pytest.mark.parametrize(("v", "n"), [(2, 5), (3, 2)])
+def test_decoupled_info_nce_leaves_the_positive_out_of_the_sum(negatives, v, n):
+    z = points(v, n)
+    each = by_hand(z, 0.3, negatives, decoupled=True)
+    expected = -sum(map(sum, each)) / (v * (v - 1) * n)
+    options = {"temperature": 0.3, "negatives": negatives}
+    terms = info_nce(z, **options, decoupled=True)
+    assert total(terms) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    coupled = info_nce(z, **options)
+    assert torch.equal(terms["alignment"], coupled["alignment"])
+    assert terms["uniformity"] < coupled["uniformity"]
+    z = z.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda z: tuple(info_nce(z, **options, decoupled=True).values()), [z]
+    )
+
+
+@pytest.mark.parametrize(("negatives", "count"), [("all", 2 * 5 - 2), ("cross", 5 - 1)])
+def test_decoupled_info_nce_has_its_value_at_one_point_and_is_bounded_below(negatives, count):
+    same = torch.ones(2, 5, 4, dtype=F64)
+    found = info_nce(same, temperature=0.5, negatives=negatives, decoupled=True)
+    assert total(found) == pytest.approx(math.log(count), rel=1e-12)
+    for seed in range(5):
+        found = info_nce(points(seed=seed), temperature=0.5, negatives=negatives, decoupled=True)
+        assert total(found) >= math.log(count) - 2 / 0.5
+
+
+def test_the_decoupled_gradient_does_not_vanish_where_the_positive_is_the_nearest_by_far():
+    # L falls with the positive's cosine at the rate 1/tau, whatever the others are
+    z = torch.eye(4, dtype=F64).expand(2, 4, 4).clone()
+    z[1] = z[1].roll(1, 0) * 0.1 + z[1]
+    sizes = {}
+    for decoupled in (False, True):
+        x = z.clone().requires_grad_()
+        terms = info_nce(x, temperature=0.05, decoupled=decoupled)
+        sum(terms.values()).backward()
+        sizes[decoupled] = x.grad.norm().item()
+    assert sizes[True] > 100 * sizes[False]
+
+
+def test_one_image_has_nothing_to_be_compared_with_once_it_is_decoupled():
+    with pytest.raises(ConfigError, match="at least two images for the decoupled"):
+        info_nce(points(2, 1), decoupled=True)
 
 
 @pytest.mark.parametrize("tau", [10.0, 2.0, 0.5, 0.1])

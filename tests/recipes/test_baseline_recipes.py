@@ -1,4 +1,4 @@
-"""The recipes of BYOL, VICReg and DINO: what they share with the others and what is their own."""
+"""The recipes of BYOL, VICReg, DINO and SimCLR: what they share with others, and what not."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from cognates.training.prepare import peak_rate
 COMMON = ("fashion-mnist", "cifar10-small", "cifar10", "imagenette", "imagenette-64")
 
 
-def test_there_are_three_methods_and_six_recipes_each():
-    assert baselines.METHODS == BASELINES == ("byol", "vicreg", "dino")
+def test_there_are_four_methods_and_six_recipes_each():
+    assert baselines.METHODS == BASELINES == ("byol", "vicreg", "dino", "simclr")
     for method in baselines.METHODS:
         own = {name for name, recipe in RECIPES.items() if method in recipe.methods}
         assert own == {*COMMON, "imagenet"}
@@ -31,7 +31,7 @@ def test_small_images_differ_from_simsiams_run_in_method_and_optimiser_alone(nam
 
 
 def test_imagenet_is_each_papers_run():
-    byol, vicreg, dino = (RECIPES["imagenet"].build(name) for name in baselines.METHODS)
+    byol, vicreg, dino, simclr = (RECIPES["imagenet"].build(name) for name in baselines.METHODS)
     assert (byol.training.batch_size, byol.training.epochs) == (4096, 1000)
     assert (peak_rate(byol), byol.optimiser.weight_decay) == (pytest.approx(3.2), 1.5e-6)
     assert (vicreg.training.batch_size, vicreg.training.epochs) == (2048, 1000)
@@ -40,7 +40,14 @@ def test_imagenet_is_each_papers_run():
     assert [view.size for view in dino.views] == [224] * 2 + [96] * 8
     assert [view.scale for view in dino.views] == [(0.14, 1.0)] * 2 + [(0.05, 0.14)] * 8
     assert dino.method.global_views == 2
-    assert {each.encoder.name for each in (byol, vicreg, dino)} == {"resnet50"}
+    assert (simclr.training.batch_size, simclr.training.epochs) == (4096, 1000)
+    assert (peak_rate(simclr), simclr.optimiser.weight_decay) == (pytest.approx(4.8), 1e-6)
+    assert [(view.brightness, view.hue, view.blur) for view in simclr.views] == [
+        (0.8, 0.2, 0.5)
+    ] * 2
+    assert (simclr.method.temperature, simclr.method.dim) == (0.1, 128)
+    assert RECIPES["cifar10"].build("simclr").method.temperature == 0.5
+    assert {each.encoder.name for each in (byol, vicreg, dino, simclr)} == {"resnet50"}
     assert "not repeated here" in RECIPES["imagenet"].of("byol").expected
 
 

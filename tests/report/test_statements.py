@@ -6,11 +6,13 @@ from cognates.report.statements import display_name
 BUILT_IN = (
     "beta-vae",
     "byol",
+    "clip",
     "cr-vae",
     "dino",
     "loss-prediction",
     "mc-info-nce",
     "post-hoc",
+    "simclr",
     "simsiam",
     "simve",
     "ssl-hsic",

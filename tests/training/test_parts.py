@@ -15,7 +15,7 @@ from cognates.networks.image_model import ImageModelConfig
 from cognates.networks.norm import synchronise
 from cognates.recipes import method_config
 from cognates.training.parts import encoded_in
-from cognates.types import Batch
+from cognates.types import END, START, Batch
 
 F64 = torch.float64
 SMALL = {
@@ -23,6 +23,11 @@ SMALL = {
     "hidden": 7,
     "predictor_hidden": 5,
     "prototypes": 8,
+    "vocabulary": 12,
+    "length": 5,
+    "text_width": 8,
+    "text_layers": 1,
+    "text_heads": 2,
     "model": ImageModelConfig(latent_dim=4, decoder="mlp"),
 }
 
@@ -46,9 +51,19 @@ def build(name, encoder=None):
     return config.build(Counting() if encoder is None else encoder, width=5).double().train()
 
 
+def made_pair(config):
+    torch.manual_seed(1)
+    return config.build(Counting(), width=5).double().train()
+
+
 def batch(n=9):
     images = torch.rand(3, n, 2, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
-    return Batch(views=tuple(images), index=torch.arange(n), step=0, seed=7)
+    words = torch.randint(
+        3, SMALL["vocabulary"], (n, 3), generator=torch.Generator().manual_seed(1)
+    )
+    edge = torch.ones(n, 1, dtype=torch.int64)
+    text = torch.cat([START * edge, words, END * edge], dim=1)  # most methods read none
+    return Batch(views=tuple(images), index=torch.arange(n), step=0, seed=7, text=text)
 
 
 def step(method, data, pieces):
@@ -94,6 +109,21 @@ def test_averaged_parts_are_another_objective_for_losses_that_couple_images(name
     weight = "encoder.layers.3.weight"
     difference = (found[weight] - expected[weight]).norm() / expected[weight].norm()
     assert difference > 0.05
+
+
+def test_every_method_that_is_registered_is_tested():
+    assert len(registry._BUILTIN) == 15
+    assert {"clip", "simclr"} <= set(registry._BUILTIN)
+
+
+def test_the_encoder_of_the_other_half_of_a_pair_works_in_parts_as_well():
+    config = method_config("clip", **SMALL, second="image")
+    data = batch()._replace(views=batch().views[:2], text=None)
+    whole, parts = made_pair(config), made_pair(config)
+    expected, found = step(whole, data, 1), step(parts, data, 4)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-11)
+    assert max(parts.second.encoder.seen) == 3
 
 
 def test_averaged_parts_are_the_whole_where_no_term_couples_images():

@@ -21,7 +21,7 @@ class Command:
     """
 
     source: tyro.conf.Positional[Source]
-    """folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
+    """folder:DIR, pairs:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
 
     def run(self) -> None:
         """Print the description."""

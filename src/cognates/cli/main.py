@@ -121,7 +121,7 @@ def overview() -> str:
             *lines,
             "",
             "cognates COMMAND --help lists the options of a command.",
-            "A SOURCE is folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name.",
+            "A SOURCE is folder:DIR, pairs:DIR, idx:DIR, npz:PATH, hub:ORG/NAME or a bare name.",
         ]
     )
 

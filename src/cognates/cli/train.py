@@ -32,7 +32,8 @@ class Command:
     method: tyro.conf.Positional[OptionalName] = None
     """The name of a method, for example vi-simsiam; see cognates methods."""
     data: OptionalSource = None
-    """The images: folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
+    """The images: folder:DIR, pairs:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare
+    name."""
     out: OptionalFolder = None
     """The run's folder; it must not hold another run."""
     encoder: OptionalName = None

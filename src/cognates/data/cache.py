@@ -224,6 +224,7 @@ def _images(
         target_names=dict(source.target_names),
         digest=digest,
         unreadable=unreadable,
+        captions=None if source.captions is None else tuple(source.captions[row] for row in rows),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,7 +26,26 @@ class Images:
     """Hash of the source's files and the cache settings: the data half of a feature cache key."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """(path, reason) of every file that was left out."""
+    captions: tuple[tuple[str, ...], ...] | None = None
+    """(n,) what is said of each image, at least one caption each; None: a source without."""
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.pixels)
+
+    def take(self, rows: np.ndarray | slice, *, digest: str | None = None) -> Images:
+        """Return some of the images with all that is known about them.
+
+        Args:
+            rows: positions; a slice of a memory map stays one.
+            digest: of the part; None: it is not used as a key, and keeps that of the whole.
+        """
+        at = np.arange(len(self))[rows]
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            path=None if self.path is None else self.path[rows],
+            targets={name: values[rows] for name, values in self.targets.items()},
+            captions=None if self.captions is None else tuple(self.captions[i] for i in at),
+            digest=self.digest if digest is None else digest,
+        )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cognates.data.images import Images
+from cognates.data.tokens import TokenTable
 from cognates.errors import ConfigError
 from cognates.random import fold_in
 
@@ -37,6 +38,8 @@ class LoadedBatch(NamedTuple):
     """(n,) int64 on the CPU: positions in the training set."""
     start: int
     """Position of the first image in the global batch."""
+    text: Tensor | None = None
+    """(n, l) int64 on the device: one caption per image, where captions are read."""
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -81,6 +84,7 @@ def batches(
     parts: int = 1,
     device: torch.device | str = "cpu",
     pin: bool = False,
+    captions: TokenTable | None = None,
 ) -> Batches:
     """Read the batches of steps [start_step, stop_step) ahead of time, in one thread.
 
@@ -99,6 +103,7 @@ def batches(
         parts: micro-batches per step (gradient accumulation).
         device: where pixels are put.
         pin: copy through pinned memory; only for a GPU.
+        captions: of the training images, one of which is drawn for each image; None: none is.
 
     Returns:
         An iterator of `LoadedBatch`, `parts` per step; close it, or use it in a `with` statement.
@@ -114,18 +119,26 @@ def batches(
         )
     order = _Order(seed, len(images), batch_size, per_epoch)
     plan = _Plan(order, start_step, stop_step, rank, world, part, parts, batch_size)
-    return Batches(images.pixels, plan, torch.device(device), pin)
+    return Batches(images.pixels, plan, torch.device(device), pin, captions)
 
 
 class Batches:
     """An iterator of `LoadedBatch` with a thread that reads ahead."""
 
-    def __init__(self, pixels: np.ndarray, plan: _Plan, device: torch.device, pin: bool) -> None:
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        plan: _Plan,
+        device: torch.device,
+        pin: bool,
+        captions: TokenTable | None = None,
+    ) -> None:
         """Start reading."""
         self.wait_seconds = 0.0
         """Seconds that the consumer has spent waiting for data so far."""
         self._device = device
         self._pin = pin
+        self._captions, self._seed = captions, plan.order.seed
         self._queue: queue.Queue[_Read | BaseException | None] = queue.Queue(maxsize=_AHEAD)
         self._stop = threading.Event()
         # The thread does not know this object: once it is dropped, the thread is stopped.
@@ -156,7 +169,11 @@ class Batches:
             self.close()
             raise read
         pixels = read.pixels.to(self._device, non_blocking=self._pin)
-        return LoadedBatch(read.step, read.part, pixels, read.index, read.start)
+        text = None
+        if self._captions is not None:
+            drawn = self._captions.draw(read.index, seed=self._seed, step=read.step)
+            text = drawn.to(self._device)
+        return LoadedBatch(read.step, read.part, pixels, read.index, read.start, text)
 
     def close(self) -> None:
         """Stop the thread and wait for its end; closing twice does nothing."""
@@ -183,7 +200,7 @@ class _Order:
     """The images of each step; the permutation of an epoch is made once."""
 
     def __init__(self, seed: int, n: int, batch_size: int, per_epoch: int) -> None:
-        self._seed, self._n = seed, n
+        self.seed, self._n = seed, n
         self._batch_size, self._per_epoch = batch_size, per_epoch
         self._epoch = -1
         self._permutation = np.empty(0, np.int64)
@@ -191,7 +208,7 @@ class _Order:
     def of_step(self, step: int) -> np.ndarray:
         epoch, position = divmod(step, self._per_epoch)
         if epoch != self._epoch:
-            self._permutation, self._epoch = permutation(self._seed, epoch, self._n), epoch
+            self._permutation, self._epoch = permutation(self.seed, epoch, self._n), epoch
         start = position * self._batch_size
         return self._permutation[start : start + self._batch_size]
 

@@ -59,7 +59,10 @@ KNOWN: dict[str, Known] = {
         " and 'names' (40,)",
         native=(64, 3),
     ),
-    "flickr8k": Known(files="a folder 'images' of JPEG files", hub="jxie/flickr8k"),
+    "flickr8k": Known(
+        files="a folder 'images' of JPEG files and captions.json, or Flickr8k.token.txt",
+        hub="jxie/flickr8k",
+    ),
 }
 
 EMBEDDED = {"fashion-mnist-mini": (28, 1), "dsprites": (64, 1)}

@@ -17,9 +17,10 @@ def open_source(spec: str) -> Source:
     """Open a data source: list its images, labels and splits without decoding anything.
 
     Args:
-        spec: `folder:DIR`, `idx:DIR`, `npz:FILE_OR_DIR`, `hub:ORG/NAME` (or `hub:ORG/NAME:CONFIG`,
-            or a folder written by `save_to_disk`), or a bare name: an embedded data set, or one
-            that is looked for under `$COGNATES_DATA/NAME` and then on the hub.
+        spec: `folder:DIR`, `pairs:DIR` (images with captions), `idx:DIR`, `npz:FILE_OR_DIR`,
+            `hub:ORG/NAME` (or `hub:ORG/NAME:CONFIG`, or a folder written by `save_to_disk`), or a
+            bare name: an embedded data set, or one that is looked for under `$COGNATES_DATA/NAME`
+            and then on the hub.
 
     Returns:
         The source with its splits: `train`, usually `test`, and `val` where there are three. With
@@ -92,6 +93,12 @@ def _open_folder(rest: str) -> Source:
     return open_folder(rest)
 
 
+def _open_pairs(rest: str) -> Source:
+    from cognates.data.pairs import open_pairs
+
+    return open_pairs(rest)
+
+
 def _open_idx(rest: str) -> Source:
     from cognates.data.idx import open_idx
 
@@ -115,6 +122,7 @@ SCHEMES: dict[str, Callable[[str], Source]] = {
     "hub": _open_hub,
     "idx": _open_idx,
     "npz": _open_npz,
+    "pairs": _open_pairs,
 }
 
 
@@ -158,7 +166,7 @@ def _unknown(name: str) -> ConfigError:
         )
     return ConfigError(
         f"Unknown data set '{name}': {nearest(name, names.all_names())}; or write folder:DIR,"
-        " idx:DIR, npz:FILE_OR_DIR or hub:ORG/NAME."
+        " pairs:DIR, idx:DIR, npz:FILE_OR_DIR or hub:ORG/NAME."
     )
 
 
@@ -167,10 +175,13 @@ def _open_local(name: str, folder: Path) -> Source:
     from cognates.data.folder import open_folder
     from cognates.data.idx import holds_idx, open_idx
     from cognates.data.npz import open_npz
+    from cognates.data.pairs import holds_pairs, open_pairs
 
     labels = names.KNOWN[name].labels if name in names.KNOWN else ()
     if any(folder.glob("*.npz")):
         return open_npz(folder, name=name, label_names=labels)
     if holds_idx(folder):
         return open_idx(folder, name=name, label_names=labels)
+    if holds_pairs(folder):
+        return open_pairs(folder, name=name)
     return open_folder(folder, name=name)

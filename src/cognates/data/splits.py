@@ -76,6 +76,8 @@ class Source:
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(N,) or (N, k) for all images, by name; the class is `label`, -1 where there is none."""
     target_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    captions: tuple[tuple[str, ...], ...] | None = None
+    """(N,) what is said of each image, at least one caption each; None: a source without."""
 
     def whole(self) -> Split:
         """Return every image, also those in no split, as one split `all` in the source's order."""

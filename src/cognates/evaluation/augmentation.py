@@ -19,6 +19,7 @@ from cognates.data import augment
 from cognates.data.images import Images
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
+from cognates.evaluation.components import reduce
 from cognates.evaluation.features import Transform, chunks, features_of, require_eval
 from cognates.evaluation.linear import GRID
 from cognates.evaluation.probing import Plan, Target, probe
@@ -96,6 +97,35 @@ def view(
         layer="pixels-view" if method is None else "backbone-view",
     )
     return replace(features, targets={**features.targets, **found})
+
+
+def augmented_pair(
+    method: Method | None,
+    train: Images,
+    test: Images,
+    *,
+    spec: ViewSpec,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    seed: int = 0,
+) -> tuple[Features, Features]:
+    """Return `view` of both splits; of pixels their components, which is all that is read."""
+    first, second = (
+        view(
+            method,
+            images,
+            spec=spec,
+            mean=mean,
+            std=std,
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        for images in (train, test)
+    )
+    return reduce(first, second) if method is None else (first, second)
 
 
 def parameters(

@@ -29,7 +29,16 @@ from cognates.evaluation.drawings import (
     view_latents,
 )
 from cognates.evaluation.features import Transform, require_eval
-from cognates.evaluation.generation import GROUP, GROUPS, LIMIT, VIEWS
+from cognates.evaluation.generation import (
+    GROUP,
+    GROUPS,
+    LIMIT,
+    REFERENCE_TEST,
+    REFERENCE_TRAIN,
+    SEEDS,
+    VIEWS,
+    generated,
+)
 from cognates.evaluation.store import check, weights_digest
 from cognates.methods.base import Method
 from cognates.networks.convnet import ConvNet
@@ -287,6 +296,35 @@ def drawn_passes(
                 method, test, source=source, **model
             )
     return makers
+
+
+def comparison_passes(
+    method: Method,
+    train: Images,
+    test: Images,
+    reference: Reference,
+    *,
+    transform: Transform,
+    batch_size: int,
+    seed: int,
+) -> dict[str, tuple[Images, bool, Callable[[], Features]]]:
+    """Return what makes a reference's features of real images and of samples, by name.
+
+    With each stand the images that it depends on, and whether it depends on the method.
+    """
+    options = {"batch_size": batch_size, "seed": seed}
+    found: dict[str, tuple[Images, bool, Callable[[], Features]]] = {}
+    for name, images in ((REFERENCE_TRAIN, train), (REFERENCE_TEST, test)):
+        found[name] = (
+            *(images, False),
+            lambda images=images: reference_pass(reference, images, transform=transform, **options),
+        )
+    for number in range(SEEDS):
+        found[generated(number)] = (
+            *(test, True),
+            lambda number=number: sample_pass(method, reference, test, number=number, **options),
+        )
+    return found
 
 
 class _Drawing(TypedDict):

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from cognates.data.images import Images
+from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec
 from cognates.errors import StorageError
-from cognates.evaluation import drawn, generation, relative
-from cognates.evaluation.augmentation import RECIPES, feature_name, view
+from cognates.evaluation import drawn, relative
+from cognates.evaluation.augmentation import RECIPES, augmented_pair, feature_name
 from cognates.evaluation.augmentation import reference as reference_recipe
-from cognates.evaluation.components import reduce
 from cognates.evaluation.corruption import CORRUPTED, STRENGTHS
 from cognates.evaluation.features import (
     Transform,
@@ -34,6 +34,7 @@ from cognates.evaluation.features import (
 )
 from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.outsiders import OUTSIDE
+from cognates.evaluation.pairs import pair_passes
 from cognates.evaluation.relative import Bank
 from cognates.evaluation.splits import part_of
 from cognates.evaluation.store import cache_key, load, save, weights_digest
@@ -87,6 +88,7 @@ class FeaturePass:
         outside: Mapping[str, Images] | None = None,
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> tuple[dict[str, Features], dict[str, str]]:
         """Return the features that protocols read, and the cache key of every subject.
 
@@ -102,6 +104,7 @@ class FeaturePass:
             outside: images of other sets, by name.
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
+            tokenizer: the run's, if caption retrieval will run.
         """
         found, hashes = {}, {}
         for subject, owner in _owners(method, untrained).items():
@@ -123,6 +126,8 @@ class FeaturePass:
                 found |= self._views(subject, owner, some, weights, split="train")
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
+            if tokenizer is not None and owner is not None:
+                found |= self._paired(subject, owner, test, weights, tokenizer)
         for name, images in (outside or {}).items():
             weights = weights_digest(method)
             found[OUTSIDE + name] = self._split(
@@ -194,6 +199,25 @@ class FeaturePass:
             for number in (0, 1)
         }
 
+    def _paired(
+        self, subject: str, owner: Method, test: Images, weights: str, tokenizer: Tokenizer
+    ) -> dict[str, Features]:
+        """Return images and captions in the space that they share."""
+        prefix = "" if subject == "trained" else f"{subject}-"
+        makers = pair_passes(
+            owner,
+            test,
+            tokenizer,
+            transform=self.transform,
+            device=self.device,
+            batch_size=self.batch_size,
+        )
+        found = {}
+        for name, make in makers.items():
+            key = self._key(test, weights, pairs=name, tokenizer=tokenizer.digest)
+            found[prefix + name] = self._kept(f"{subject}-{name}", key, make)
+        return found
+
     def _latents(self, method: Method, test: Images) -> dict[str, Features]:
         """Return the posteriors of two views where the method has some."""
         if not has_latents(method):
@@ -215,7 +239,16 @@ class FeaturePass:
         specs = (self.views[0], reference_recipe(self.transform.size))
         for recipe, spec in zip(RECIPES, specs, strict=True):
             make = functools.cache(
-                functools.partial(self._augmented_pair, owner, spec, train, test)
+                functools.partial(
+                    augmented_pair,
+                    *(owner, train, test),
+                    spec=spec,
+                    mean=self.transform.mean,
+                    std=self.transform.std,
+                    device=self.device,
+                    batch_size=self.batch_size,
+                    seed=self.seed,
+                )
             )
             for number, (split, images) in enumerate((("train", train), ("test", test))):
                 key = self._key(images, weights, augmented=repr(spec), seed=self.seed, **of)
@@ -225,26 +258,6 @@ class FeaturePass:
                     lambda make=make, number=number: make()[number],
                 )
         return found
-
-    def _augmented_pair(
-        self, owner: Method | None, spec: ViewSpec, train: Images, test: Images
-    ) -> tuple[Features, Features]:
-        t = self.transform
-        first, second = (
-            view(
-                owner,
-                images,
-                spec=spec,
-                mean=t.mean,
-                std=t.std,
-                device=self.device,
-                batch_size=self.batch_size,
-                seed=self.seed,
-            )
-            for images in (train, test)
-        )
-        # pixels are kept as components, which is all that is read of them
-        return reduce(first, second) if owner is None else (first, second)
 
     def _compared_with(self, bank: Bank, features: Features, name: str, key: str) -> Features:
         """Return features with their scores against the bank, if they have what that takes."""
@@ -310,6 +323,7 @@ class FeaturePass:
         more: dict[str, object] = {"seed": self.seed}
         if "elbo" in names:
             more["specs"] = self._specs(len(self.views))
+        shared = {"batch_size": self.batch_size, "seed": self.seed}
         makers = drawn.drawn_passes(
             method,
             test,
@@ -317,44 +331,23 @@ class FeaturePass:
             views=self.views,
             transform=self.transform,
             device=self.device,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            **shared,
         )
         found = {
             name: self._kept(f"trained-{name}", self._key(test, weights, drawn=name, **more), make)
             for name, make in makers.items()
         }
         if "generation" in names:
-            found |= self._compared(method, train, test, reference)
-        return found
-
-    def _compared(
-        self, method: Method, train: Images, test: Images, reference: drawn.Reference | None
-    ) -> dict[str, Features]:
-        """Return a reference's features of samples and of real images."""
-        by = reference or drawn.random_reference(test.pixels.shape[1], self.device)
-        options = {"batch_size": self.batch_size, "seed": self.seed}
-        found = {}
-        for name, images in (
-            (generation.REFERENCE_TRAIN, train),
-            (generation.REFERENCE_TEST, test),
-        ):
-            key = self._key(images, by.digest, drawn=name, seed=self.seed)
-            found[name] = self._kept(
-                f"{by.name}-{name}",
-                key,
-                lambda images=images: drawn.reference_pass(
-                    by, images, transform=self.transform, **options
-                ),
+            by = reference or drawn.random_reference(test.pixels.shape[1], self.device)
+            of_both = drawn.comparison_passes(
+                method, train, test, by, transform=self.transform, **shared
             )
-        for number in range(generation.SEEDS):
-            name = generation.generated(number)
-            key = self._key(test, weights_digest(method), drawn=name, by=by.digest, seed=self.seed)
-            found[name] = self._kept(
-                f"trained-{name}",
-                key,
-                lambda number=number: drawn.sample_pass(method, by, test, number=number, **options),
-            )
+            for name, (images, sampled, make) in of_both.items():
+                # of real images the reference is all that the features depend on
+                of, beside = (weights, {"by": by.digest}) if sampled else (by.digest, {})
+                key = self._key(images, of, drawn=name, seed=self.seed, **beside)
+                owner = "trained" if sampled else by.name
+                found[name] = self._kept(f"{owner}-{name}", key, make)
         return found
 
     def _input(self) -> _Input:

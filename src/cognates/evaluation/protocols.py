@@ -9,6 +9,7 @@ from cognates.errors import ConfigError, nearest
 from cognates.evaluation.attributes import ATTRIBUTES, celeba
 from cognates.evaluation.augmentation import augmentation
 from cognates.evaluation.calibration import calibration
+from cognates.evaluation.caption_retrieval import CAPTIONS, caption_retrieval
 from cognates.evaluation.clustering import gmm, kmeans
 from cognates.evaluation.corruption import corruption
 from cognates.evaluation.crops import crop
@@ -42,7 +43,8 @@ class Protocol:
     run: Callable[..., list[Result]]
     summary: str
     needs: str = ""
-    """The target that the images must have: `label`, `attributes` or `factors`; empty: none."""
+    """What the images must have: the target `label`, `attributes` or `factors`, or `captions` that
+    the method reads; empty: nothing."""
     grid: bool = False
     """Whether it takes the number of penalties."""
     version: int = 1
@@ -130,6 +132,13 @@ PROTOCOLS = {
         ),
         Protocol(
             name="view-retrieval", run=view_retrieval, summary="finding the other view of an image"
+        ),
+        Protocol(
+            name="caption-retrieval",
+            run=caption_retrieval,
+            summary="finding the caption of an image, and the image of a caption",
+            needs=CAPTIONS,
+            standard=False,
         ),
         Protocol(
             name="spread",
@@ -250,7 +259,7 @@ GROUPS = {
     "uncertainty": (
         *("deciles", "auroc-error", "r-auroc", "aurc", "augrc", "risk", "calibration"),
     ),
-    "retrieval": ("view-retrieval",),
+    "retrieval": ("view-retrieval", "caption-retrieval"),
     "clustering": ("gmm", "kmeans"),
     "gmm-pca64": ("gmm",),
     "generative": GENERATIVE,

@@ -127,7 +127,7 @@ def table(results: Sequence[Result]) -> list[Row]:
 
 
 _IN_PERCENT = (
-    *("accuracy", "balanced-accuracy", "r-at-1"),
+    *("accuracy", "balanced-accuracy"),
     *("risk-at-", "coverage-at-", "fpr95", "bigger"),
 )
 
@@ -135,6 +135,8 @@ _IN_PERCENT = (
 def in_percent(result: Result) -> bool:
     """Return whether tables show the value in percent: shares and their differences do."""
     parts = result.metric.split("/")
+    if "r-at-" in result.metric:  # also behind "image-to-text-"
+        return True
     return any(part.startswith(_IN_PERCENT) for part in parts) or (
         result.protocol == "deciles"
         and ("/decile-" in result.metric or result.metric.endswith("first-minus-last"))

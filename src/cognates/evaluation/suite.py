@@ -10,21 +10,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 
 from cognates.data.images import Images
+from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
 from cognates.evaluation import corruption, linear
 from cognates.evaluation.attributes import ATTRIBUTES
+from cognates.evaluation.caption_retrieval import CAPTIONS, TEXTS
+from cognates.evaluation.caption_retrieval import NAME as CAPTION_RETRIEVAL
 from cognates.evaluation.drawings import write_drawings
 from cognates.evaluation.drawn import GENERATIVE, Reference, drawable
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
 from cognates.evaluation.outsiders import LIMIT, require_others
+from cognates.evaluation.pairs import reads_text
 from cognates.evaluation.passes import FeaturePass
 from cognates.evaluation.protocols import GROUPS, PROTOCOLS, Protocol, resolve
 from cognates.evaluation.records import read_results, table, write_results
@@ -76,7 +81,7 @@ def run_protocols(
     train, test = features["train"], features["test"]
     others = {name: value for name, value in features.items() if name not in ("train", "test")}
     chosen = resolve(only)
-    lacking = _lacking(chosen, train, test)
+    lacking = _lacking(chosen, train, test, captions=TEXTS in others)
     for what in dict.fromkeys(lacking.values()):
         skipped = ", ".join(name for name, needed in lacking.items() if needed == what)
         say(f"There are no {_PLURAL[what]}: {skipped} not run.")
@@ -129,6 +134,7 @@ def evaluate(
     bank: Bank | None = None,
     default_score: str | None = None,
     outside: Mapping[str, Images] | None = None,
+    tokenizer: Tokenizer | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Say | None = None,
@@ -161,6 +167,7 @@ def evaluate(
         bank: training images that the `relative` scores compare with; None: drawn from `train`.
         default_score: the uncertainty that the method stands for; None: the method says.
         outside: images of other sets by name, for the protocol `ood`: at most 10,000 of each.
+        tokenizer: the run's, if its method reads captions.
         device: where the methods are.
         batch_size: images per forward pass; values do not depend on it.
         progress: called with lines of text.
@@ -176,9 +183,9 @@ def evaluate(
         StorageError: something cannot be written.
     """
     drawn = drawable(method, only=only, reference=reference)
-    named = resolve([*(p.name for p in resolve(only) if p.name not in GENERATIVE), *drawn])
-    # before the passes, which take the time
-    lacking, chosen = _lacking(named, train, test), {protocol.name for protocol in named}
+    captions = tokenizer is not None and test.captions is not None and reads_text(method)
+    named, chosen = _named(only, drawn, captions=captions)
+    lacking = _lacking(named, train, test, captions=captions)  # before the passes, which take time
     others = _outside(outside, test, images, seed) if "ood" in chosen else {}
     passes = FeaturePass(
         views=tuple(views),
@@ -195,13 +202,11 @@ def evaluate(
     train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
         *(method, untrained, train, test),
-        with_views=bool({"view-retrieval", "dependence"} & chosen),
-        sweeps=_sweeps(chosen),
-        with_augmented="augmentation" in chosen,
-        with_theory="theory" in chosen,
+        **_asked(chosen),
         outside=others,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
+        tokenizer=tokenizer if captions and CAPTION_RETRIEVAL in chosen else None,
     )
     kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed, "hashes": hashes}
     results = _telling(run_protocols(found, progress=progress, **kind), train, given)
@@ -217,6 +222,16 @@ def _telling(results: list[Result], train: Images, given: Images) -> list[Result
     if train is given:  # `features`, the cache key, names the test images alone
         return results
     return [replace(r, settings={"train": len(train), **r.settings}) for r in results]
+
+
+def _named(
+    only: Sequence[str] | None, drawn: Sequence[str], *, captions: bool
+) -> tuple[list[Protocol], set[str]]:
+    """Return what will run, unasked also what the kind of method allows, and its names."""
+    unasked = [CAPTION_RETRIEVAL] if only is None and captions else []
+    usual = [p.name for p in resolve(only) if p.name not in GENERATIVE]
+    named = resolve([*usual, *unasked, *drawn])
+    return named, {protocol.name for protocol in named}
 
 
 def _write_pictures(
@@ -254,10 +269,22 @@ def _outside(
     return {name: part_of(images, most, seed=seed) for name, images in found.items()}
 
 
-def _sweeps(chosen: set[str]) -> list[Mapping[str, Change]]:
-    """Return the changes of the sweeps that protocols read."""
-    found: list[Mapping[str, Change]] = [CHANGES] if {"sensitivity", "crop"} & chosen else []
-    return [*found, corruption.changes()] if "corruption" in chosen else found
+class _Asked(TypedDict):
+    with_views: bool
+    sweeps: list[Mapping[str, Change]]
+    with_augmented: bool
+    with_theory: bool
+
+
+def _asked(chosen: set[str]) -> _Asked:
+    """Return which passes the chosen protocols read, and the changes of their sweeps."""
+    sweeps: list[Mapping[str, Change]] = [CHANGES] if {"sensitivity", "crop"} & chosen else []
+    return {
+        "with_views": bool({"view-retrieval", "dependence"} & chosen),
+        "sweeps": [*sweeps, corruption.changes()] if "corruption" in chosen else sweeps,
+        "with_augmented": "augmentation" in chosen,
+        "with_theory": "theory" in chosen,
+    }
 
 
 def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:
@@ -269,11 +296,20 @@ def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) 
     write_results(path, [*kept, *results])
 
 
-_PLURAL = {TARGET: "labels", ATTRIBUTES: "attributes", FACTORS: "factors"}
+_PLURAL = {
+    TARGET: "labels",
+    ATTRIBUTES: "attributes",
+    FACTORS: "factors",
+    CAPTIONS: "captions that the method reads",
+}
 
 
 def _lacking(
-    chosen: Sequence[Protocol], train: Features | Images, test: Features | Images
+    chosen: Sequence[Protocol],
+    train: Features | Images,
+    test: Features | Images,
+    *,
+    captions: bool,
 ) -> dict[str, str]:
     """Return the protocols whose target is missing, with its name.
 
@@ -284,6 +320,8 @@ def _lacking(
     def there(target: str) -> bool:
         if not target or target == TARGET:
             return not target or has_labels(train, test)
+        if target == CAPTIONS:
+            return captions
         return target in train.targets and target in test.targets
 
     lacking = {p.name: p.needs for p in chosen if not there(p.needs)}

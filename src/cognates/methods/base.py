@@ -26,6 +26,16 @@ class Latents(NamedTuple):
     """(n,) kappa of p(z|x)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How the captions that a method reads become token ids."""
+
+    vocabulary: int
+    """Most tokens of the encoding that is learnt from the training captions."""
+    length: int
+    """Tokens that a caption is cut to."""
+
+
 class Method(nn.Module, ABC):
     """A self-supervised method: abstract here, final in its own file.
 
@@ -117,6 +127,11 @@ class MethodConfig(ABC):
         By default as they are; a name that is not known afterwards is an error.
         """
         return dict(fields)
+
+    @property
+    def text(self) -> TextConfig | None:
+        """How captions become the token ids of `Batch.text`; None: the method reads no text."""
+        return None
 
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration with what follows from the run filled in; by default itself.

@@ -91,7 +91,7 @@ def prediction_mlp(width: int, hidden: int) -> nn.Sequential:
 
 
 def hidden_mlp(width: int, hidden: int, out: int, *, layers: int = 2) -> nn.Sequential:
-    r"""Make the head of BYOL, SSL-HSIC and VICReg: no bias or normalisation at the end.
+    r"""Make the head of BYOL, SSL-HSIC, VICReg and SimCLR: no bias or normalisation at the end.
 
     Formula: (Linear + b - BN - ReLU) x (layers - 1) - Linear.
 

@@ -19,6 +19,7 @@ from cognates.objectives.inference import (
     variational_terms,
 )
 from cognates.objectives.loss_prediction import loss_prediction
+from cognates.objectives.multimodal import clip
 from cognates.objectives.redundancy import vicreg
 from cognates.objectives.siamese import byol, negative_cosine
 from cognates.objectives.variational import vi_simsiam
@@ -26,6 +27,7 @@ from cognates.objectives.variational import vi_simsiam
 __all__ = [
     "byol",
     "categorical_terms",
+    "clip",
     "consistency_elbo",
     "dino",
     "elbo",

@@ -7,6 +7,7 @@ References:
     https://arxiv.org/abs/1807.03748, equation 4.
     A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020),
     https://arxiv.org/abs/2002.05709, equation 1.
+    Decoupled Contrastive Learning (Yeh et al., 2022), https://arxiv.org/abs/2110.06848.
     Probabilistic Contrastive Learning Recovers the Correct Aleatoric Uncertainty of Ambiguous
     Inputs (Kirchhof, Kasneci and Oh, 2023), https://arxiv.org/abs/2302.02865.
 """
@@ -31,7 +32,11 @@ _SMALLEST_NORM = 1e-8
 
 
 def info_nce(
-    z: Float[Tensor, "v n d"], *, temperature: float = 0.1, negatives: Negatives = "all"
+    z: Float[Tensor, "v n d"],
+    *,
+    temperature: float = 0.1,
+    negatives: Negatives = "all",
+    decoupled: bool = False,
 ) -> Terms:
     r"""Return InfoNCE: how badly a view finds the other view of its image in the batch.
 
@@ -40,22 +45,25 @@ def info_nce(
         L = -z_i^p . z_i^l / tau + log sum_{k in N} exp(z_i^p . z_k / tau)
 
     and the mean over pairs and images; N holds the n points of view l ("cross"), or those and the
-    n - 1 other points of view p ("all", SimCLR's).
+    n - 1 other points of view p ("all", SimCLR's). Decoupled, N lacks the positive z_i^l.
 
     Args:
         z: projections; rows are normalised here. v at least 2, n at least 1.
         temperature: tau, above 0.
         negatives: what z_i^p is compared with; "all" has 2n - 1 terms and "cross" n, the positive
             among them.
+        decoupled: whether the positive is left out of N; n is then at least 2.
 
     Returns:
         `alignment`, the first term, at least -1/tau, and `uniformity`, the second: nats, means over
-        images and ordered pairs of views. Their sum is at least 0 and, where all points are one,
-        the logarithm of the number of terms. Computed in float32 or better, whatever autocast says.
+        images and ordered pairs of views. Where all points are one their sum is log |N|; it is at
+        least 0, and decoupled at least log |N| - 2/tau. Computed in float32 or better, whatever
+        autocast says.
 
     Raises:
-        ConfigError: z has not three axes, there are fewer than two views or no image, the
-            temperature is not above 0 and finite, or `negatives` is unknown.
+        ConfigError: z has not three axes, there are fewer than two views or no image (decoupled,
+            fewer than two images), the temperature is not above 0 and finite, or `negatives` is
+            unknown.
 
     Notes:
         v views give the mean over their ordered pairs of the objective of two. With a von
@@ -67,7 +75,8 @@ def info_nce(
         A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020),
         https://arxiv.org/abs/2002.05709, equation 1 ("all"); Representation Learning with
         Contrastive Predictive Coding (van den Oord et al., 2018), https://arxiv.org/abs/1807.03748,
-        equation 4 ("cross").
+        equation 4 ("cross"); Decoupled Contrastive Learning (Yeh et al., 2022),
+        https://arxiv.org/abs/2110.06848 (`decoupled`).
 
     Example:
         >>> z = torch.eye(4).expand(2, 4, 4)  # four images with equal views, orthogonal
@@ -75,8 +84,13 @@ def info_nce(
         {'alignment': -2.0, 'uniformity': 2.5944}
     """
     _check(z.shape, temperature, negatives)
+    if decoupled and z.shape[1] < 2:
+        raise ConfigError(
+            f"Expected at least two images for the decoupled objective, got {z.shape[1]}: one "
+            "image has no negatives."
+        )
     with torch.autocast(z.device.type, enabled=False):
-        positive, against = _parts(_unit(z)[None], temperature, negatives)
+        positive, against = _parts(_unit(z)[None], temperature, negatives, decoupled=decoupled)
         return {"alignment": -positive.mean(), "uniformity": against.mean()}
 
 
@@ -143,19 +157,22 @@ def mc_info_nce(
         }
 
 
-def _parts(z: Tensor, temperature: float, negatives: Negatives) -> tuple[Tensor, Tensor]:
+def _parts(
+    z: Tensor, temperature: float, negatives: Negatives, *, decoupled: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the logits of positives and the log denominators, (s, pairs, n), of unit rows z."""
     s, v, n, _ = z.shape
     points = z.flatten(1, 2)
     logits = (points @ points.transpose(1, 2) / temperature).view(s, v, n, v, n)
-    # (s, v, n, v): of every point against each view
-    against = torch.logsumexp(logits, dim=-1)
+    itself = torch.eye(n, dtype=torch.bool, device=z.device)
+    # (s, v, n, v): of every point against each view; decoupled, against other images in it
+    compared = logits.masked_fill(itself[:, None], -math.inf) if decoupled else logits
+    against = torch.logsumexp(compared, dim=-1)
     same = logits.diagonal(dim1=2, dim2=4)  # (s, v, v, n)
     own = None
     if negatives == "all" and n > 1:
-        alone = torch.eye(n, dtype=torch.bool, device=z.device)
         inside = logits.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)  # (s, v, n, n)
-        own = torch.logsumexp(inside.masked_fill(alone, -math.inf), dim=-1)
+        own = torch.logsumexp(inside.masked_fill(itself, -math.inf), dim=-1)
     positives, denominators = [], []
     for p in range(v):
         for other in range(v):

@@ -1,9 +1,11 @@
-r"""Recipes of BYOL, VICReg and DINO: their papers' for ImageNet, and ours for smaller images.
+r"""Recipes of BYOL, VICReg, DINO and SimCLR: their papers' for ImageNet, ours for small images.
 
 Bootstrap Your Own Latent (Grill et al., 2020), https://arxiv.org/abs/2006.07733.
 VICReg (Bardes, Ponce and LeCun, 2022), https://arxiv.org/abs/2105.04906.
 Emerging Properties in Self-Supervised Vision Transformers (Caron et al., 2021),
 https://arxiv.org/abs/2104.14294.
+A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020),
+https://arxiv.org/abs/2002.05709.
 
 On small images the encoder, views, epochs and batch are those of the other methods; heads and
 optimiser are the method's own.
@@ -19,13 +21,17 @@ from cognates.methods.base import MethodConfig
 from cognates.recipes.defaults import baseline_heads, baseline_optimiser, method_config
 from cognates.recipes.ssl_hsic import imagenet_views
 
-METHODS = ("byol", "vicreg", "dino")
+METHODS = ("byol", "vicreg", "dino", "simclr")
 _PAPERS = {
     "byol": "Bootstrap Your Own Latent (Grill et al., 2020), https://arxiv.org/abs/2006.07733",
     "vicreg": "VICReg (Bardes, Ponce and LeCun, 2022), https://arxiv.org/abs/2105.04906",
     "dino": (
         "Emerging Properties in Self-Supervised Vision Transformers (Caron et al., 2021), "
         "https://arxiv.org/abs/2104.14294"
+    ),
+    "simclr": (
+        "A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., "
+        "2020), https://arxiv.org/abs/2002.05709"
     ),
 }
 
@@ -70,7 +76,12 @@ def heads(method: str, *, width: int) -> MethodConfig:
 
 def imagenet(method: str) -> RunConfig:
     """Return the paper's run on ImageNet with ResNet-50."""
-    return {"byol": byol_imagenet, "vicreg": vicreg_imagenet, "dino": dino_imagenet}[method]()
+    return {
+        "byol": byol_imagenet,
+        "vicreg": vicreg_imagenet,
+        "dino": dino_imagenet,
+        "simclr": simclr_imagenet,
+    }[method]()
 
 
 def byol_imagenet() -> RunConfig:
@@ -96,6 +107,24 @@ def dino_imagenet() -> RunConfig:
     )
     optimiser = OptimiserConfig(learning_rate=0.03, weight_decay=1e-4, warmup_epochs=10.0)
     return _imagenet("dino", views, optimiser, epochs=100, batch_size=1024)
+
+
+def simclr_imagenet() -> RunConfig:
+    """Return SimCLR's run: 1000 epochs of batch 4096 with LARS at 0.3 (sections 2.3 and 6).
+
+    Both views have the crops from 8 % of the area, the colours of strength 1 and the blur of half
+    of the images of appendix A; the blur's radius in pixels is the paper's.
+    """
+    view = ViewSpec(
+        size=224,
+        scale=(0.08, 1.0),
+        brightness=0.8,
+        contrast=0.8,
+        saturation=0.8,
+        hue=0.2,
+        blur=0.5,
+    )
+    return _imagenet("simclr", (view,) * 2, _lars(0.3, 1e-6), epochs=1000, batch_size=4096)
 
 
 def _imagenet(

@@ -19,8 +19,17 @@ from cognates.methods.registry import get
 
 EPOCHS = 100
 BATCH = 256
-BASELINES = ("byol", "vicreg", "dino")
+BASELINES = ("byol", "vicreg", "dino", "simclr")
 """Methods whose heads and optimiser are their own everywhere."""
+CLIP = "clip"
+CLIP_TEXT = {
+    "vocabulary": 2000,
+    "length": 32,
+    "text_width": 128,
+    "text_layers": 2,
+    "text_heads": 2,
+}
+"""CLIP's text encoder for thousands of captions, as in the recipe `flickr8k`."""
 SMALL = 64
 """Arrays up to this many pixels get the views and networks of small images."""
 
@@ -32,8 +41,9 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
     SimSiam's views and optimiser for ImageNet. Small arrays: their own size; `convnet` on a CPU and
     for grey images, else `resnet18`; SimSiam's views for CIFAR, or for grey images crop, flip,
     brightness and contrast.
-    100 epochs, batch min(256, n/4). SSL-HSIC, BYOL, VICReg and DINO have heads and an optimiser of
-    their own, SSL-HSIC a smaller gamma for batches below 16.
+    100 epochs, batch min(256, n/4). SSL-HSIC, BYOL, VICReg, DINO and SimCLR have heads and an
+    optimiser of their own, SSL-HSIC a smaller gamma for batches below 16. CLIP has AdamW, and a
+    single view where captions are its other half.
 
     Args:
         method: a registered name.
@@ -64,11 +74,17 @@ def default(method: str, source: Source, *, spec: str, on_gpu: bool = False) -> 
         optimiser = head_optimiser()
     if method in BASELINES:
         heads, optimiser = baseline_heads(method, dim), baseline_optimiser(method)
+    views = 2
+    if method == CLIP:
+        # An image and its caption; without captions two views, each with an encoder of its own.
+        paired = source.captions is not None
+        heads = {"dim": 256, "second": "text" if paired else "image", **CLIP_TEXT}
+        views, optimiser = 1 if paired else 2, clip_optimiser()
     return RunConfig(
         method=method_config(method, **heads),
         encoder=EncoderConfig(name="convnet" if small and (grey or not on_gpu) else "resnet18"),
         data=DataConfig(source=spec, image_size=size, channels=1 if grey else 3),
-        views=(view_for(size, small=small, grey=grey),) * 2,
+        views=(view_for(size, small=small, grey=grey),) * views,
         optimiser=optimiser,
         training=TrainingConfig(epochs=EPOCHS, batch_size=batch),
     )
@@ -107,11 +123,12 @@ def small_image_optimiser() -> OptimiserConfig:
 
 
 def baseline_heads(method: str, width: int) -> dict[str, Any]:
-    """Return sizes of the heads of BYOL, VICReg or DINO for small data; hidden layers of `width`.
+    """Return what the heads of a baseline are for small data, with hidden layers of `width`.
 
     Targets follow faster than in the papers' long runs: BYOL has .99 for 300 epochs. DINO's head
     has batch normalisation: without it all images of a fresh `convnet` lie in one direction of the
-    bottleneck, where the loss has next to no gradient.
+    bottleneck, where the loss has next to no gradient. SimCLR's temperature is the paper's for
+    CIFAR-10 (appendix B.9).
     """
     return {
         "byol": {"dim": 128, "hidden": width, "target_decay": 0.99},
@@ -123,12 +140,13 @@ def baseline_heads(method: str, width: int) -> dict[str, Any]:
             "batch_norm": True,
             "target_decay": 0.99,
         },
+        "simclr": {"dim": 128, "hidden": width, "temperature": 0.5},
     }[method]
 
 
 def baseline_optimiser(method: str) -> OptimiserConfig:
-    """Return the optimiser of BYOL, VICReg or DINO for small data."""
-    rate = {"byol": 0.1, "vicreg": 0.03, "dino": 0.2}[method]
+    """Return the optimiser of a baseline for small data; SimCLR's rate was not compared."""
+    rate = {"byol": 0.1, "vicreg": 0.03, "dino": 0.2, "simclr": 0.2}[method]
     return OptimiserConfig(learning_rate=rate, weight_decay=5e-4, warmup_epochs=1.0)
 
 
@@ -147,6 +165,13 @@ def head_optimiser() -> OptimiserConfig:
     On features of CIFAR-10 the AUROC for kNN errors was .575 with 3e-3 and .568 with 1e-3.
     """
     return OptimiserConfig(name="adamw", learning_rate=3e-3, weight_decay=1e-4)
+
+
+def clip_optimiser() -> OptimiserConfig:
+    """CLIP in short runs: AdamW at .002 per 256 pairs, weight decay .1, gradients of norm 1."""
+    return OptimiserConfig(
+        name="adamw", learning_rate=2e-3, weight_decay=0.1, warmup_epochs=2.0, clip=1.0
+    )
 
 
 def hsic_gamma(images: int) -> float:

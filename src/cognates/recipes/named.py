@@ -14,7 +14,7 @@ from cognates.config import (
 )
 from cognates.data.views import grey_images, simsiam_cifar, simsiam_imagenet
 from cognates.errors import ConfigError, nearest
-from cognates.recipes import baselines, generative, ssl_hsic
+from cognates.recipes import baselines, clip, generative, ssl_hsic
 from cognates.recipes.defaults import imagenet_optimiser, method_config
 
 _SIMSIAM = (
@@ -212,6 +212,7 @@ RECIPES: dict[str, Recipe] = {
                     "heads and optimiser of this library",
                     byol="not measured; lightly has kNN .910 (k = 200, best test epoch)",
                     dino="not measured; lightly has kNN .848 (k = 200, best test epoch)",
+                    simclr="not measured; lightly has kNN .879 (k = 200, best test epoch)",
                 ),
             },
         ),
@@ -244,6 +245,7 @@ RECIPES: dict[str, Recipe] = {
                 "its settings for ResNet-50",
                 byol="linear .743 by the paper; not repeated here",
                 vicreg="linear .732 by the paper; not repeated here",
+                simclr="linear .693 by the paper; not repeated here",
             ),
         ),
         Recipe(
@@ -265,6 +267,7 @@ RECIPES: dict[str, Recipe] = {
                     byol="not measured; lightly has kNN .887 (800 epochs, best one)",
                     vicreg="not measured; lightly has kNN .845 (800 epochs, best one)",
                     dino="not measured; lightly has kNN .888 (800 epochs, best one)",
+                    simclr="not measured; lightly has kNN .889 (800 epochs, best one)",
                 ),
             },
         ),
@@ -277,6 +280,15 @@ RECIPES: dict[str, Recipe] = {
             data="ImageNette (research use)",
             expected="linear .511, kNN .424 with VI-SimSiam (pixels .398, .225), seed 0",
             cost="15 min of training on one CPU core",
+        ),
+        Recipe(
+            name="flickr8k",
+            build=clip.flickr8k,
+            methods=(clip.CLIP,),
+            paper="settings of this library",
+            data="Flickr8k (research use)",
+            expected="not measured",
+            cost="not measured",
         ),
         Recipe(
             name="fashion-mnist-generative",

@@ -27,6 +27,22 @@ _LABEL_FREE = (
         True,
     ),
     (
+        *("caption-retrieval", "image-to-text-r-at-10", "Image to caption, R@10, %"),
+        *("is one of its captions among the ten nearest?", True),
+    ),
+    (
+        *("caption-retrieval", "text-to-image-r-at-10", "Caption to image, R@10, %"),
+        *("is its image among the ten nearest?", True),
+    ),
+    (
+        *("caption-retrieval", "image-to-text-median-rank", "Image to caption, median rank"),
+        *("of the first right caption; 1 at best", False),
+    ),
+    (
+        *("caption-retrieval", "text-to-image-median-rank", "Caption to image, median rank"),
+        *("of the right image; 1 at best", False),
+    ),
+    (
         "spread",
         "effective-rank",
         "Effective rank",

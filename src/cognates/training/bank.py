@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,7 +34,7 @@ def of_images(
     parts = [
         extract(
             method,
-            _chosen(images, rows[start : start + _PIECE]),
+            images.take(rows[start : start + _PIECE]),
             views=config.views,
             size=config.data.image_size,
             mean=config.data.mean,
@@ -81,12 +79,3 @@ def of_tensors(found: dict[str, Tensor], *, own: str) -> Bank:
         return make_bank(representation, scores, own=own)
     unit = representation / np.maximum(np.linalg.norm(representation, axis=1, keepdims=True), 1e-12)
     return Bank(representation=unit, scores={**scores, own: scores[own]}, own=own)
-
-
-def _chosen(images: Images, rows: np.ndarray) -> Images:
-    return dataclasses.replace(
-        images,
-        pixels=images.pixels[rows],
-        path=None if images.path is None else images.path[rows],
-        targets={name: values[rows] for name, values in images.targets.items()},
-    )

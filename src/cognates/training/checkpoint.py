@@ -23,7 +23,7 @@ from cognates.config import RunConfig, encode
 from cognates.errors import CognatesWarning, ConfigError, StorageError
 from cognates.methods.base import Method
 from cognates.methods.registry import plugin_of
-from cognates.training import storage
+from cognates.training import captions, storage
 from cognates.training.prepare import build_method, load_images, parse_config, read_config
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class LoadedModel:
     they are not known."""
     bank: Bank | None
     """Training images with their scores; None: the run has none beside its weights."""
+    tokenizer: str | None = None
+    """The tokenizer in JSON of a method that reads captions."""
 
 
 class Saver:
@@ -226,6 +228,8 @@ def write_model(run: Path, method: Method, config: RunConfig, *, bank: Bank) -> 
     plugin = plugin_of(config.method)
     if plugin is not None:
         files[storage.PLUGIN] = plugin.source
+    if config.method.text is not None:
+        files[storage.TOKENIZER] = captions.read_json(Path(run)).encode()
     record = {
         "version": _VERSION,
         "config": encode(config),
@@ -266,7 +270,8 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
         )
     try:
         record = json.loads((folder / _MODEL).read_text(encoding="utf8"))
-        sums = record["sha256"][_WEIGHTS], record["sha256"].get(_BANK)
+        checksums = record["sha256"]
+        sums = checksums[_WEIGHTS], checksums.get(_BANK)
         quantiles = np.asarray(record["quantiles"], dtype=np.float64)
         text, default_score = json.dumps(record["config"]), record["default_score"]
         own = record.get("own_score", default_score)
@@ -295,6 +300,7 @@ def read_model(run: str | Path, *, plugin: str | Path | None = None) -> LoadedMo
         own_score=own,
         quantiles=quantiles,
         bank=bank,
+        tokenizer=captions.verified_json(folder, checksums.get(storage.TOKENIZER)),
     )
 
 

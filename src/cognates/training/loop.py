@@ -29,7 +29,7 @@ from cognates.config import RunConfig
 from cognates.data import augment, loader
 from cognates.errors import ConfigError, DataError, Interrupted
 from cognates.random import fold_in
-from cognates.training import checkpoint, monitors, parts, prepare, record, storage
+from cognates.training import captions, checkpoint, monitors, parts, prepare, record, storage
 from cognates.training.launch import Signals, agree, engine, launch
 from cognates.training.theory import TheoryMonitor
 from cognates.types import Batch, Loss, Terms
@@ -124,7 +124,7 @@ def train(signals: Signals, text: str, out: str, show: bool, images: Images | No
     main = fabric.is_global_zero
     theory = TheoryMonitor(config, images, device=fabric.device)
     log = record.Record(run, plan, begun, per_epoch=per_epoch, main=main, show=show)
-    micro_batches = _micro_batches(config, images, fabric, begun.step, total)
+    micro_batches = _micro_batches(config, images, fabric, run, begun.step, total)
 
     with _own_globals(fabric, DTYPES[plan.precision]), closing(micro_batches), log:
         log.log(note or f"{config.method.name} on {fabric.device}: step {begun.step} of {total}.")
@@ -192,7 +192,7 @@ def forward_backward(
         alone = fabric.world_size == 1
         with nullcontext() if last or alone else fabric.no_backward_sync(model):
             with parts.encoded_in(model, pieces):
-                loss: Loss = model(Batch(views, micro.index, micro.step, plan.seed))
+                loss: Loss = model(Batch(views, micro.index, micro.step, plan.seed, micro.text))
             fabric.backward(loss.total / batches)
         losses.append(Loss({k: v.detach() for k, v in loss.terms.items()}, loss.monitored))
     terms = {k: torch.stack([loss.terms[k] for loss in losses]).mean(0) for k in losses[0].terms}
@@ -224,7 +224,7 @@ def set_learning_rate(
 
 
 def _micro_batches(
-    config: RunConfig, images: Images, fabric: Fabric, start: int, stop: int
+    config: RunConfig, images: Images, fabric: Fabric, run: Path, start: int, stop: int
 ) -> loader.Batches:
     return loader.batches(
         images,
@@ -237,6 +237,7 @@ def _micro_batches(
         parts=parts.shared_out(config.training)[0],
         device=fabric.device,
         pin=fabric.device.type == "cuda",
+        captions=captions.table_of(config, images, run),
     )
 
 

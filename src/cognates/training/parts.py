@@ -52,7 +52,8 @@ def shared_out(plan: TrainingConfig) -> tuple[int, int]:
 def encoded_in(method: nn.Module, pieces: int) -> Iterator[None]:
     """Let the encoders of a method work on a batch in parts while the block lasts.
 
-    Those are the submodules called `encoder`: the method's own and the copies in its targets.
+    Those are the submodules called `encoder`: the method's own, the copies in its targets, and one
+    of another kind of input.
     Backward belongs outside of the block, or inside; it makes no difference.
 
     Args:

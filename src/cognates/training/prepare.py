@@ -15,12 +15,13 @@ from cognates.config import RunConfig, encode, read_text
 from cognates.errors import CognatesError, ConfigError, StorageError, nearest
 from cognates.methods.base import Method
 from cognates.random import fold_in
-from cognates.training import plugins, storage
+from cognates.training import captions, plugins, storage
 from cognates.training.parts import shared_out
 from cognates.types import Batch
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
+    from cognates.data.tokens import Tokenizer
 
 _MAY_CHANGE = {"training.device", "training.devices", "plugin"}
 """Fields that say where something is and not what; `--resume` may change them."""
@@ -58,7 +59,8 @@ def prepare(
     if config.data.mean is None or config.data.std is None:
         config = _measured(config, images)
     torch_device(config)
-    _rehearse(config, images)
+    tokenizer = captions.tokenizer_of(config, images, run, resume=resume)
+    _rehearse(config, images, tokenizer)
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,6 +69,7 @@ def prepare(
         ) from error
     # First, so that a run that was begun never lacks its code.
     plugins.keep(config, run)
+    captions.keep(tokenizer, run)
     storage.write_atomic(run / "config.json", config.to_json().encode())
     return config, images
 
@@ -200,14 +203,14 @@ def torch_device(config: RunConfig) -> str:
     return "cuda"
 
 
-def _rehearse(config: RunConfig, images: Images) -> None:
+def _rehearse(config: RunConfig, images: Images, tokenizer: Tokenizer | None) -> None:
     """Embed and train on a few images: what does not fit is found before a folder exists."""
     from cognates.evaluation.features import DISAGREEMENT, extract
     from cognates.evaluation.relative import SCORES as RELATIVE_SCORES
 
     method = build_method(config).eval()
     build_optimiser(config, method)
-    two = dataclasses.replace(images, pixels=images.pixels[:2], path=None, targets={})
+    two = images.take(slice(2))
     size, mean, std = config.data.image_size, config.data.mean, config.data.std
     features = extract(method, two, views=config.views, size=size, mean=mean, std=std)
     if method.own not in features.scores:
@@ -222,10 +225,12 @@ def _rehearse(config: RunConfig, images: Images) -> None:
             f"'{method.default_score}': "
             f"{nearest(method.default_score, [*features.scores, *RELATIVE_SCORES])}."
         )
-    _rehearse_training(method, config, images)
+    _rehearse_training(method, config, images, tokenizer)
 
 
-def _rehearse_training(method: Method, config: RunConfig, images: Images) -> None:
+def _rehearse_training(
+    method: Method, config: RunConfig, images: Images, tokenizer: Tokenizer | None
+) -> None:
     """Do one forward pass in training mode; the method is spent afterwards."""
     import numpy as np
 
@@ -244,9 +249,12 @@ def _rehearse_training(method: Method, config: RunConfig, images: Images) -> Non
         mean=config.data.mean,
         std=config.data.std,
     )
+    said = None
+    if tokenizer is not None and images.captions is not None:
+        said = tokenizer.encode([several[0] for several in images.captions[:n]])
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            method.train()(Batch(views, torch.arange(n), 0, config.training.seed))
+            method.train()(Batch(views, torch.arange(n), 0, config.training.seed, said))
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, CognatesError):
             raise

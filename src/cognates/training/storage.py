@@ -14,6 +14,8 @@ from cognates.errors import StorageError
 
 PLUGIN = "plugin.py"
 """The copy of a plug-in's source that a run directory and its `model/` keep."""
+TOKENIZER = "tokenizer.json"
+"""The encoding of captions, there too."""
 
 
 def resume_command(run: Path) -> str:

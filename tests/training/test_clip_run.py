@@ -1,0 +1,107 @@
+"""A run on images with captions: the tokenizer it keeps, resuming, several processes, retrieval."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cognates import api
+from cognates.config import DataConfig, EncoderConfig, OptimiserConfig, RunConfig, TrainingConfig
+from cognates.data.tokens import Tokenizer
+from cognates.data.views import crop_and_flip
+from cognates.errors import ConfigError, Interrupted, StorageError
+from cognates.methods.clip import ClipConfig
+
+pytest.importorskip("tokenizers")
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "grey": (90,) * 3}
+PLACES = ("sky", "sea")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """40 plain pictures, 32 of them for training, and two or three captions of each."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    captions = {}
+    for i in range(40):
+        colour, place = list(COLOURS)[i % 4], PLACES[i // 4 % 2]
+        pixels = np.full((8, 8, 3), COLOURS[colour], np.uint8)
+        pixels[4 * (place == "sea") :][:4] //= 2
+        name = f"{i}.png"
+        Image.fromarray(pixels).save(folder / name)
+        captions[name] = [f"a {colour} {place}", f"the {place} is {colour}", colour][: 2 + i % 2]
+    (folder / "captions.json").write_text(json.dumps({"captions": captions}))
+    return folder
+
+
+@pytest.fixture
+def clip_config(pairs):
+    return RunConfig(
+        method=ClipConfig(
+            dim=8, vocabulary=280, length=8, text_width=8, text_layers=1, text_heads=2
+        ),
+        encoder=EncoderConfig(name="mlp", width=16),
+        data=DataConfig(source=f"pairs:{pairs}", image_size=8),
+        views=(crop_and_flip(8, (0.8, 1.0)),),
+        optimiser=OptimiserConfig(name="adamw", learning_rate=0.3, weight_decay=0.01),
+        training=TrainingConfig(epochs=2, batch_size=16, device="cpu"),
+    )
+
+
+def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, changed, tmp_path, fit):
+    out = tmp_path / "run"
+    config = fit(changed(clip_config, training__epochs=30), out)
+    kept = (out / "tokenizer.json").read_text(encoding="utf8")
+    assert Tokenizer.from_json(kept).vocabulary <= 280
+    assert (out / "model" / "tokenizer.json").read_text(encoding="utf8") == kept
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["terms"]["image_to_text"] < 0.7 * math.log(16) / 2
+    assert 0.01 <= logged[-1]["extra"]["temperature"] < 1
+    assert RunConfig.from_json((out / "config.json").read_text()) == config
+
+    found = {
+        (r.metric, r.subject): r.value
+        for r in api.evaluate(out, only=["retrieval"])
+        if r.protocol == "caption-retrieval"
+    }
+    assert len(found) == 2 * (3 * 3 + 2)
+    assert found["image-to-text-r-at-5", "trained"] > found["image-to-text-r-at-5", "untrained"]
+    assert len(list((out / "features").glob("*caption-test*.npz"))) == 2
+
+    model = api.load(out)
+    said = model.embed_text(["a red sky", "a red sky", "the sea is blue"])
+    assert said.shape == (3, 8)
+    assert torch.equal(said[0], said[1])
+    torch.testing.assert_close(said.norm(dim=1), torch.ones(3))
+    pixels = np.zeros((2, 3, 8, 8), np.uint8)
+    seen = model.embed_paired(pixels)
+    assert seen.shape == (2, 8)
+    torch.testing.assert_close(seen.norm(dim=1), torch.ones(2))
+    assert model.embed(pixels).uncertainty.shape == (2,)
+
+    (out / "model" / "tokenizer.json").write_text(kept.replace("red", "der"))
+    with pytest.raises(StorageError, match="checksum"):
+        api.load(out)
+
+
+def test_a_resumed_run_reads_the_captions_of_the_undisturbed_one(
+    clip_config, tmp_path, fit, stop_at, assert_same_weights
+):
+    fit(clip_config, tmp_path / "whole")
+    stop_at(3)
+    with pytest.raises(Interrupted):
+        fit(clip_config, tmp_path / "part")
+    stop_at(1000)
+    fit(clip_config, tmp_path / "part", resume=True)
+    assert_same_weights(tmp_path / "part", tmp_path / "whole")
+
+
+def test_without_captions_the_run_is_refused_before_a_folder_exists(config, tmp_path, fit):
+    config = dataclasses.replace(config, method=ClipConfig(dim=8))
+    with pytest.raises(ConfigError, match="pairs:DIR"):
+        fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
