@@ -166,6 +166,7 @@ def run_one(
         "config": json.loads((folder / "config.json").read_text(encoding="utf8")),
         "training_seconds": json.loads(lines[-1])["time"],
         "terms": json.loads(lines[-1])["terms"],
+        "commit": json.loads((folder / "environment.json").read_text(encoding="utf8"))["commit"],
         "results": json.loads(kept.read_text(encoding="utf8")),
     }
 
@@ -239,7 +240,8 @@ def _write(options: argparse.Namespace, source: str, runs: list[dict[str, Any]])
         "method's encoder) and pixels once. The generative methods embed 32 or 64 latents, read "
         "from a map of positions, the others 256 pooled features, and the MLP probe is as wide as "
         "what it reads: the two families differ in more than the objective. Above 64 dimensions "
-        "the mixture sees 64 principal components, a column of its own.\n\n"
+        "the mixture sees 64 principal components, a column of its own. Trained at "
+        f"{', '.join(sorted({run['commit'][:12] for run in runs}))}.\n\n"
         f"AUROC of scores for errors of the probe: {found}."
     )
     print(
