@@ -275,6 +275,7 @@ def test_every_recipe_builds_and_survives_its_record(method):
         "demo",
         "fashion-mnist",
         "fashion-mnist-generative",
+        "flickr8k",
         "imagenet",
         "imagenette",
         "imagenette-64",

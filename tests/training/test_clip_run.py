@@ -82,6 +82,10 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
     assert seen.shape == (2, 8)
     torch.testing.assert_close(seen.norm(dim=1), torch.ones(2))
     assert model.embed(pixels).uncertainty.shape == (2,)
+    assert model.bank is not None  # of images alone: captions have no part in a score
+    assert {"view-disagreement", "relative"} <= set(model.scores)
+    assert model.embed(pixels, score="relative").uncertainty.isfinite().all()
+    assert np.isfinite(model.percentile(np.zeros(2), score="relative")).all()
 
     (out / "model" / "tokenizer.json").write_text(kept.replace("red", "der"))
     with pytest.raises(StorageError, match="checksum"):
