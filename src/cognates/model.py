@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cognates.data.incoming import Incoming
 from cognates.data.tokens import Tokenizer
+from cognates.data.views import changing
 from cognates.errors import ConfigError, DataError, nearest
 from cognates.evaluation import drawings, pairs, selection
 from cognates.evaluation.decisions import (
@@ -120,12 +121,11 @@ class Model:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embed images as the cache stores them, (n, c, s, s) uint8, in one pass."""
         name = self.require_score(score)
-        spec = self.config.views[0] if by_views(self.method) else None
-        chunk = torch.from_numpy(np.array(pixels)).to(self.device)
+        spec = changing(self.config.views) if by_views(self.method) else None
         compared = self.bank is not None and name in (*SCORES, DISTANCE)
         representation, scores = score_views(
             self.method,
-            chunk,
+            torch.from_numpy(np.array(pixels)).to(self.device),
             spec=spec,
             transform=self._transform,
             further=not compared and name not in (self.own_score, "norm"),

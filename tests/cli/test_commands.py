@@ -259,6 +259,17 @@ def test_the_help_of_every_command_is_short_and_exits_with_0(capsys):
         assert f"usage: cognates {name}" in capsys.readouterr().out
 
 
+def test_the_help_of_train_names_what_a_method_that_draws_images_is_trained_with(capsys):
+    from cognates.recipes import RECIPES
+
+    assert main(["train", "--help"]) == 0
+    said = capsys.readouterr().out
+    drawing = [name for name, recipe in RECIPES.items() if "simve" in recipe.methods]
+    assert len(drawing) == 4
+    for name in (*drawing, "vae-convnet", "vae-mlp", "vae-resnet"):
+        assert name in said
+
+
 def test_the_overview_says_what_each_command_says_of_itself():
     import importlib
 

@@ -106,6 +106,25 @@ def test_generate_draws_the_same_pictures_for_the_same_seed(drawing, tmp_path, c
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_pictures_without_a_name_of_their_own_leave_earlier_ones_where_they_are(
+    drawing, tmp_path, capsys
+):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(drawing["vae"], run, ignore=shutil.ignore_patterns("*.png"))
+    kept = {}
+    for command, stem in (("generate", "generated"), ("reconstruct", "reconstructions")):
+        for number, ending in enumerate(("", "-2", "-3")):
+            arguments = [command, str(run), "--count", str(number + 2), "--device", "cpu"]
+            assert main(arguments) == 0
+            out = run / f"{stem}{ending}.png"
+            assert str(out) in capsys.readouterr().out
+            kept[out] = out.read_bytes()
+    assert len({*kept.values()}) == 6
+    assert all(path.read_bytes() == data for path, data in kept.items())
+
+
 def test_views_of_one_latent_are_nearer_to_each_other_than_to_the_next(drawing):
     model = load(drawing["simve"])
     drawn = model.generate(64, like="views").view(8, 8, -1)

@@ -151,6 +151,23 @@ def test_the_suite_makes_the_views_keeps_them_and_leaves_other_records_alone(
     assert [r.value for r in again] == [r.value for r in results]
 
 
+@pytest.mark.parametrize("default", ["concentration", "view-disagreement"])
+def test_a_first_view_that_is_the_image_is_passed_over_for_one_that_crops(
+    method, without_own_score, images, spec, quick, default
+) -> None:
+    own = method if default == "concentration" else without_own_score
+    whole = replace(spec, scale=(1.0, 1.0), flip=0.0)
+    kind = {"size": 16, "mean": None, "std": None, "grid": 2}
+    kind |= {"only": ["augmentation", "auroc-error", "sensitivity"]}
+    found, expected = (
+        {r.metric: r.value for r in evaluate(own, *images, views=views, **kind)}
+        for views in ([whole, spec], [spec, whole])
+    )
+    assert {"training/x/r2/ridge", "linear/view-disagreement"} < found.keys()
+    assert sum(name.startswith("crop-per-image") for name in found) > 1
+    assert found == expected
+
+
 def test_a_number_of_images_is_drawn_by_the_seed_and_recorded(
     method, images, spec, tmp_path
 ) -> None:

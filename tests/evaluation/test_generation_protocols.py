@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,33 @@ def test_views_of_one_psi_agree_where_they_keep_the_class_and_not_where_they_are
     assert chance.low < 0 < chance.high
     difference = found["image/agreement"].value - found["image/agreement-unrelated"].value
     assert gap.value == pytest.approx(difference, abs=1e-12)
+
+
+def test_a_probe_on_pixels_judges_drawn_views_whatever_the_model_says_of_them(make_features):
+    train, test = make_features(300), make_features(90, split="test", seed=1)
+    generator = np.random.default_rng(9)
+    rows = np.arange(0, 90, 2)
+    index = np.repeat(rows, 4)
+    # To the model all views of one psi are one point; as pictures they are unrelated.
+    same = np.repeat(test.representation[rows], 4, axis=0)
+    lost = test.representation[generator.integers(0, 90, len(rows) * 4)]
+    own = {"views-of-images": features(same, index=index),
+           "views-of-prior": features(same, index=index)}  # fmt: skip
+    seen = {f"{name}-pixels": features(lost, index=index) for name in own}
+    of_pixels = {"pixels-train": replace(train, targets={}), **seen}
+    found = {
+        r.metric: r
+        for r in generated_views(train, test, seed=0, others={**own, **of_pixels}, grid=3)
+    }
+    assert len(found) == 2 * (4 + 3)
+    for source in ("image", "prior"):
+        assert found[f"{source}/agreement"].value == 1
+        judged = found[f"{source}/agreement-minus-unrelated/pixels"]
+        assert judged.low < 0 < judged.high
+        assert judged.settings["judge"] == "pixels"
+    assert found["image/class-kept/pixels"].value < 0.6 < found["image/class-kept"].value
+    alone = generated_views(train, test, seed=0, others=own, grid=3)
+    assert {r.metric for r in alone} == {name for name in found if "pixels" not in name}
 
 
 def test_the_random_reference_is_the_same_everywhere_and_sees_each_image_alone():

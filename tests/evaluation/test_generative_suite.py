@@ -53,6 +53,8 @@ def test_the_protocols_are_run_by_name_or_for_a_method_that_draws(
         "fid-random-convnet-40",
         "kid-random-convnet-40",
     }
+    views = {r.metric for r in drawn if r.protocol == "generated-views"}
+    assert views > {"prior/agreement", "prior/agreement/pixels", "image/class-kept/pixels"}
     quiet = evaluate(method, *images, views=[spec, spec], **KIND)
     assert not {r.protocol for r in quiet} & set(GENERATIVE)
     with np.load(tmp_path / "drawings.npz") as saved:
@@ -170,6 +172,10 @@ def test_samples_and_views_come_from_the_prior_as_the_model_says(images):
         views = view_pass(method, test, source=source, transform=TRANSFORM, limit=10)
         assert views.representation.shape == (40, 3)
         assert len(np.unique(views.index)) == 10
+        raw = view_pass(method, test, source=source, transform=TRANSFORM, limit=10, pixels=True)
+        again = method.embed(torch.from_numpy(raw.representation).view(-1, 1, 16, 16))
+        np.testing.assert_allclose(again.representation.detach(), views.representation, atol=1e-5)
+        assert np.array_equal(raw.index, views.index)
         same = view_pass(method, test, source=source, transform=TRANSFORM, limit=10, batch_size=8)
         np.testing.assert_allclose(same.representation, views.representation, atol=1e-5)
     flat = replace(method.config, prior="flat")

@@ -34,13 +34,20 @@ def folder(fake_run, tmp_path):
     for protocol, metric, flags in (
         ("reconstruction", "mean/mse", ()),
         ("elbo", "image/negative-elbo", ("no-likelihood",)),
+        ("elbo", "image/importance-weighted-8", ()),
+        ("elbo", "image/importance-weighted-32", ()),
+        ("elbo", "image/importance-weighted-32/bits", ()),
         ("generation", "fid-random-convnet-2000", ()),
         ("generation", "fid-random-convnet-2000-of-train-images", ()),
         ("generated-views", "image/agreement-minus-unrelated", ()),
+        ("generated-views", "prior/agreement", ()),
+        ("generated-views", "prior/agreement-minus-unrelated", ()),
+        ("generated-views", "prior/agreement/pixels", ()),
+        ("generated-views", "prior/agreement-minus-unrelated/pixels", ()),
     ):
         result = Result(
             protocol=protocol, metric=metric, value=0.5, low=0.4, high=0.6, n=100,
-            settings={"samples": 64, "encoder": "random-convnet"}, flags=flags,
+            settings={"samples": 32, "encoder": "random-convnet"}, flags=flags,
         )  # fmt: skip
         records.append(dataclasses.asdict(result))
     (path / "results.json").write_text(json.dumps(records))
@@ -65,10 +72,21 @@ def test_each_grid_stands_on_the_page_with_a_sentence_that_says_what_it_is(folde
 def test_figures_carry_their_reservations(folder):
     rows = {row.label: row for row in readings.generative(collect.read(folder))}
     assert list(rows) == [
-        "Reconstruction, MSE", "Negative ELBO", "Frechet distance of samples",
-        "Frechet distance of training images", "The difference",
+        "Reconstruction, MSE", "Negative ELBO", "Importance-weighted bound",
+        "Frechet distance of samples", "Frechet distance of training images", "The difference",
+        "Views of one psi of the prior share their class", "The same, less different psi",
+        "The same, judged by pixels", "The same by pixels, less different psi",
     ]  # fmt: skip
-    assert rows["Negative ELBO"].hint.startswith("nats per image, 64 samples; no likelihood")
+    bounds = [
+        (row.result.metric, row.hint)
+        for row in readings.generative(collect.read(folder))
+        if row.label == "Importance-weighted bound"
+    ]
+    assert bounds == [
+        ("image/importance-weighted-32", "nats per image, 32 samples"),
+        ("image/importance-weighted-32/bits", "bits per dimension, 32 samples"),
+    ]
+    assert rows["Negative ELBO"].hint.startswith("nats per image, 32 samples; no likelihood")
     assert "comparable with no other" in rows["Frechet distance of samples"].hint
 
 

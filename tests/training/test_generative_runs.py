@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cognates.config import EncoderConfig, OptimiserConfig
+from cognates.data.augment import make_views
 from cognates.data.views import crop_and_flip
 from cognates.errors import ConfigError, Interrupted
 from cognates.evaluation.features import extract
@@ -123,7 +124,11 @@ def test_every_generative_recipe_builds_a_method_whose_networks_fit():
                 assert prepare.peak_rate(config) == pytest.approx(8e-5)
                 groups = prepare.build_optimiser(config, prepare.build_method(config)).param_groups
                 assert all(group["constant"] for group in groups)
-        assert config.views[0].scale == (1.0, 1.0)  # CR-VAE's first view is the image
+        # CR-VAE's first view is the image
+        pixels = torch.randint(0, 256, (4, config.data.channels, *[config.data.image_size] * 2))
+        options = {"seed": 0, "step": 0, "n_global": 4, "start": 0, "mean": None, "std": None}
+        first = make_views(pixels.to(torch.uint8), config.views[:1], **options)[0]
+        torch.testing.assert_close(first, pixels / 255, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", METHODS)

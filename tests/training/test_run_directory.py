@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import re
@@ -19,7 +20,7 @@ from cognates.errors import (
 )
 from cognates.training import storage
 from cognates.training.checkpoint import finalise, read_model
-from cognates.training.prepare import load_images
+from cognates.training.prepare import load_images, prepare
 
 
 def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_path, fit):
@@ -44,6 +45,23 @@ def test_a_run_leaves_everything_that_the_run_directory_promises(config, tmp_pat
     environment = json.loads((run / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
     assert environment["seconds"] > 0
+
+
+def test_a_deviation_or_a_mean_that_is_given_alone_is_kept_and_the_other_one_measured(
+    config, tmp_path, fit
+):
+    measured = fit(config, tmp_path / "measured").data
+    for name, other in (("std", "mean"), ("mean", "std")):
+        data = dataclasses.replace(config.data, **{name: (0.375,)})
+        given = dataclasses.replace(config, data=data)
+        resolved = fit(given, tmp_path / name).data
+        assert getattr(resolved, name) == (0.375,)
+        assert getattr(resolved, other) == getattr(measured, other)
+    options = {"run": tmp_path / "mean", "resume": True, "progress": False}
+    assert prepare(given, **options)[0].data == resolved
+    changed = dataclasses.replace(given.data, mean=(0.5,))
+    with pytest.raises(ConfigError, match=r"got data\.mean\.0 = 0\.5 instead"):
+        prepare(dataclasses.replace(given, data=changed), **options)
 
 
 def test_every_line_of_the_metrics_has_what_the_report_needs(config, tmp_path, fit, metrics):

@@ -27,7 +27,8 @@ class Command:
     like: OptionalImage = None
     """An image file whose views are drawn, or the word views."""
     out: OptionalPictures = None
-    """A PNG file for all of them, or a folder for single files; RUN/generated.png."""
+    """A PNG file for all of them, or a folder for single files; RUN/generated.png, numbered
+    where there is one."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
@@ -40,7 +41,7 @@ class Command:
         from cognates.evaluation.grids import in_rows
         from cognates.model import Model
 
-        out = pictures.target(self.out or Path(self.path) / "generated.png")
+        out = pictures.target(self.out or pictures.free(Path(self.path) / "generated.png"))
         model = Model.read(self.path, device=self.device, plugin=self.plugin)
         drawn = to_bytes(model.generate(self.count, seed=self.seed, like=self.like))
         pictures.write(out, in_rows(drawn, WIDTH), {f"{i:04}": d for i, d in enumerate(drawn)})

@@ -134,6 +134,8 @@ def parse(name: str, arguments: Sequence[str]) -> Runnable | None:
     """
     import tyro
 
+    from cognates.cli.options import gathered
+
     kind = importlib.import_module(f"cognates.cli.{name.replace('-', '_')}").Command
     complained = StringIO()
     try:
@@ -142,7 +144,7 @@ def parse(name: str, arguments: Sequence[str]) -> Runnable | None:
                 kind,
                 prog=f"cognates {name}",
                 description=f"{COMMANDS[name]}\n\n{_further(kind)}".strip(),
-                args=list(arguments),
+                args=gathered(kind, arguments),
                 return_unknown_args=True,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -45,3 +45,50 @@ OptionalRun = Annotated[str | None, *_optional("RUN", str)]
 OptionalImage = Annotated[str | None, *_optional("IMAGE|views", str)]
 OptionalPictures = Annotated[str | None, *_optional("FILE.png|DIR", str)]
 OptionalName = Annotated[str | None, *_optional("NAME", str)]
+
+
+def gathered(kind: type, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with each option of several values that is repeated given once.
+
+    Of `--set a=1 --set b=2` the parser keeps the last alone, without a word.
+
+    Args:
+        kind: the dataclass of the command.
+        arguments: what follows the command's name.
+
+    Returns:
+        The arguments as they are if nothing is repeated; otherwise those options stand at the end,
+        where no argument without a name can be taken for one of their values.
+    """
+    lists = _lists(kind)
+    others: list[str] = []
+    values: dict[str, list[str]] = {}
+    repeated, current = False, others
+    for word in arguments:
+        option, is_equal, value = word.partition("=")
+        option = option.replace("_", "-")
+        if option in lists:
+            repeated |= option in values
+            current = values.setdefault(option, [])
+            if is_equal:  # --set=a=1 takes this one value, what follows is none of its own
+                current.append(value)
+                current = others
+        elif word.startswith("--"):
+            current = others
+            current.append(word)
+        else:
+            current.append(word)
+    if not repeated:
+        return list(arguments)
+    return others + [word for option, given in values.items() for word in (option, *given)]
+
+
+def _lists(kind: type) -> set[str]:
+    """Return the options of a command that take several values."""
+    found = set()
+    for field, hint in get_type_hints(kind, include_extras=True).items():
+        of, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if get_origin(of) is tuple:
+            names = [name for part in more if isinstance(name := getattr(part, "name", None), str)]
+            found.add("--" + (names or [field])[-1].replace("_", "-"))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,15 @@ def target(given: str | Path) -> Path:
             f"Expected a PNG file or a folder to write, got '{path}': for example pictures.png."
         )
     return path
+
+
+def free(path: Path) -> Path:
+    """Return a name for pictures that nothing has: the given one, else NAME-2, NAME-3, and so on.
+
+    For names that were not asked for: what lies there may be of another seed or image.
+    """
+    names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(name for name in chain([path], names) if not name.exists())
 
 
 def write(path: Path, rows: np.ndarray, single: Mapping[str, np.ndarray]) -> None:

@@ -31,7 +31,8 @@ class Command:
     count: int = 16
     """How many images."""
     out: OptionalPictures = None
-    """A PNG file for all of them, or a folder for single files; RUN/reconstructions.png."""
+    """A PNG file for all of them, or a folder for single files; RUN/reconstructions.png, numbered
+    where there is one."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"
@@ -48,7 +49,7 @@ class Command:
 
         if self.count < 1:
             raise ConfigError(f"Expected at least one image (--count), got {self.count}.")
-        out = pictures.target(self.out or Path(self.path) / "reconstructions.png")
+        out = pictures.target(self.out or pictures.free(Path(self.path) / "reconstructions.png"))
         model = Model.read(self.path, device=self.device, plugin=self.plugin)
         as_drawing(model.method)  # before images are decoded
         seen, drawn = map(to_bytes, model.reconstruct(self._images(model)))

@@ -37,7 +37,8 @@ class Command:
     out: OptionalFolder = None
     """The run's folder; it must not hold another run."""
     encoder: OptionalName = None
-    """convnet, mlp, resnet18, resnet34, resnet50 or timm:NAME."""
+    """convnet, mlp, resnet18, resnet34, resnet50 or timm:NAME; for a method that draws images
+    vae-convnet, vae-mlp or vae-resnet."""
     image_size: Whole = None
     """Height and width of a view in pixels."""
     epochs: Whole = None
@@ -55,7 +56,8 @@ class Command:
     devices: Whole = None
     """Processes that share a batch."""
     recipe: OptionalName = None
-    """demo, fashion-mnist, cifar10, imagenette, imagenette-64 or imagenet."""
+    """demo, fashion-mnist, cifar10, imagenette, imagenette-64 or imagenet; for a method that draws
+    images fashion-mnist-generative, cifar10-generative, simve-fashion-mnist or simve-cifar10."""
     config: OptionalFile = None
     """The config.json of another run, to repeat it."""
     init: OptionalFile = None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cognates.errors import ConfigError
@@ -62,6 +63,22 @@ class ViewSpec:
             value = getattr(self, name)
             if not 0.0 <= value <= most:
                 raise ConfigError(f"Expected '{name}' in [0, {most}], got {value}.")
+
+
+def changing(views: Sequence[ViewSpec]) -> ViewSpec:
+    """Return the first of a run's views that crops, else the first: what it learns to see past.
+
+    The first view of CR-VAE is the image itself, in which nothing is drawn.
+
+    Args:
+        views: at least one.
+
+    Example:
+        >>> whole, cropped = crop_and_flip(28, scale=(1.0, 1.0)), crop_and_flip(28)
+        >>> changing([whole, cropped]) is changing([cropped, whole]) is cropped
+        True
+    """
+    return next((view for view in views if view.scale != (1.0, 1.0)), views[0])
 
 
 def simsiam_imagenet(size: int) -> ViewSpec:

@@ -33,6 +33,7 @@ from cognates.evaluation.generation import (
     GROUP,
     GROUPS,
     LIMIT,
+    OF_PIXELS,
     REFERENCE_TEST,
     REFERENCE_TRAIN,
     SEEDS,
@@ -220,6 +221,7 @@ def view_pass(
     *,
     source: str,
     transform: Transform,
+    pixels: bool = False,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     limit: int = GROUPS,
@@ -232,6 +234,7 @@ def view_pass(
         images: the test images.
         source: "image": psi that random images tell of; "prior": psi from the prior.
         transform: of the run, without normalisation.
+        pixels: whether to return the pixels of the very same views instead.
         device: where the method is.
         batch_size: pictures per forward pass; the result does not depend on it.
         limit: psi at most.
@@ -263,8 +266,10 @@ def view_pass(
         else:
             z = drawn[start : start + step].to(weight)
         made = pictures(drawing.model, z.flatten(0, 1))
-        parts.append(_array(method.embed(_as_stored(made)).representation))
-    return _features(np.concatenate(parts), np.repeat(rows, GROUP), images, "backbone")
+        seen = _as_stored(made)
+        parts.append(_array(seen.flatten(1) if pixels else method.embed(seen).representation))
+    layer = "pixels" if pixels else "backbone"
+    return _features(np.concatenate(parts), np.repeat(rows, GROUP), images, layer)
 
 
 def drawn_passes(
@@ -292,9 +297,10 @@ def drawn_passes(
     if "generated-views" in names:
         flat = as_drawing(method).config.prior_of(1).flat
         for source in ("image",) if flat else ("image", "prior"):
-            makers[VIEWS[source]] = lambda source=source: view_pass(
-                method, test, source=source, **model
-            )
+            for ending in ("", OF_PIXELS):
+                makers[VIEWS[source] + ending] = lambda source=source, ending=ending: view_pass(
+                    method, test, source=source, pixels=bool(ending), **model
+                )
     return makers
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cognates.data import augment
 from cognates.data.images import Images
-from cognates.data.views import ViewSpec
+from cognates.data.views import ViewSpec, changing
 from cognates.errors import ConfigError, DataError, NonFiniteError
 from cognates.evaluation.store import cache_key, check, load, save
 from cognates.methods.base import Method
@@ -100,7 +100,7 @@ def extract(
     Args:
         method: in eval mode, on `device`.
         images: one split.
-        views: the training views; the first one is what `view-disagreement` disagrees about.
+        views: the training views; `view-disagreement` is about the first that crops (`changing`).
         size: height and width of the test view in pixels.
         mean: per channel in [0, 1], or None for no normalisation.
         std: per channel.
@@ -126,7 +126,7 @@ def extract(
         raise ConfigError("Expected at least one view for 'view-disagreement', got none.")
     parts, scores = [], []
     for chunk in chunks(images, batch_size, device, progress):
-        spec = views[0] if view_disagreement else None
+        spec = changing(views) if view_disagreement else None
         representation, own = score_views(method, chunk, spec=spec, transform=transform)
         parts.append(representation)
         scores.append(own)

@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ LIMIT = 10_000  # samples and test images, evaluation.md, section 8
 SUBSETS, SUBSET = 100, 1000  # of the KID, evaluation.md, section 8
 REFERENCE_TRAIN, REFERENCE_TEST = "reference-train", "reference-test"
 VIEWS = {"image": "views-of-images", "prior": "views-of-prior"}
+OF_PIXELS = "-pixels"
+"""Ends the name of the same views as pixels, for a judge that is not the model itself."""
 GROUP = 4
 """Views of one psi: six pairs."""
 GROUPS = 1000
@@ -188,7 +191,9 @@ def generated_views(
     r"""Protocol `generated-views`: do views drawn from one psi share a class?
 
     The class of a drawn view is what the linear probe, trained on real images' features, says of it
-    once the model has encoded it again. Metrics, for psi that test images tell of (`image/...`) and
+    once the model has encoded it again: a model's own sameness speaks for it there, also untrained.
+    So a second judge, of records that end in `/pixels`, is the probe on the pixels of real images,
+    asked about those of the drawn view. Metrics, for psi that test images tell of (`image/...`) and
     psi from the prior (`prior/...`): `agreement`, the share of pairs of views of one psi with one
     class; `agreement-unrelated`, that of pairs from different psi, all of them;
     `agreement-minus-unrelated`, their paired difference; `image/class-kept`, the share of views
@@ -199,7 +204,8 @@ def generated_views(
         test: with labels.
         seed: of the resamples, which are of psi; a resample keeps each psi's mean over the others.
         others: `views-of-images` and `views-of-prior`: the model's features of drawn views, in
-            which `index` says the psi (the row of the test image, or a number).
+            which `index` says the psi (the row of the test image, or a number); the same with
+            `-pixels`, and `pixels-train`, for the second judge, left out without them.
         grid: number of penalties of the linear probe.
 
     Raises:
@@ -210,7 +216,26 @@ def generated_views(
         raise DataError(
             "Expected features of views drawn from one psi, got none: evaluate a run of simve."
         )
-    drawn = {source: others[name] for source, name in VIEWS.items() if name in others}
+    results = _judged(train, test, others, ending="", seed=seed, grid=grid)
+    pixels = others.get("pixels-train")
+    if pixels is not None and VIEWS["image"] + OF_PIXELS in others:
+        pixels = replace(pixels, targets=train.targets)
+        results += _judged(pixels, test, others, ending=OF_PIXELS, seed=seed, grid=grid)
+    return results
+
+
+def _judged(
+    train: Features,
+    test: Features,
+    others: Mapping[str, Features],
+    *,
+    ending: str,
+    seed: int,
+    grid: int,
+) -> list[Result]:
+    """Return the records of one judge: the linear probe on `train`, asked about the drawn views."""
+    names = {source: name + ending for source, name in VIEWS.items()}
+    drawn = {source: others[name] for source, name in names.items() if name in others}
     rows = np.concatenate([views.representation for views in drawn.values()])
     seen = Features(representation=rows, index=np.arange(len(rows)))
     predicted = linear.predict(train, seen, grid=grid).labels
@@ -224,13 +249,14 @@ def generated_views(
         columns["agreement-minus-unrelated"] = columns["agreement"] - columns["agreement-unrelated"]
         if source == "image":
             columns["class-kept"] = (table == labels(test)[psi][:, None]).mean(axis=1)
-        settings = {"views": int(counts[0]), "psi": source, "grid": grid}
+        judge = "pixels" if ending else "own"
+        settings = {"views": int(counts[0]), "psi": source, "grid": grid, "judge": judge}
         for metric, values in columns.items():
             low, high = bootstrap.interval(bootstrap.means(values, seed=seed))
             results.append(
                 Result(
                     protocol="generated-views",
-                    metric=f"{source}/{metric}",
+                    metric=f"{source}/{metric}{ending.replace('-', '/')}",
                     value=float(values.mean()),
                     low=low,
                     high=high,

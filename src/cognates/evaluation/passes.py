@@ -18,7 +18,7 @@ import torch
 
 from cognates.data.images import Images
 from cognates.data.tokens import Tokenizer
-from cognates.data.views import ViewSpec
+from cognates.data.views import ViewSpec, changing
 from cognates.errors import StorageError
 from cognates.evaluation import drawn, relative
 from cognates.evaluation.augmentation import RECIPES, augmented_pair, feature_name
@@ -161,7 +161,7 @@ class FeaturePass:
         if owner is None:
             key = self._key(images, weights)
             return self._kept(name, key, lambda: pixels(images, self.transform.size))
-        specs = self._specs(1) if disagreement else []
+        specs = [repr(changing(self.views))] if disagreement else []
         return self._kept(
             name,
             self._key(images, weights, disagreement=specs),
@@ -236,7 +236,7 @@ class FeaturePass:
         found = {}
         # components are those of the training images
         of = {} if owner is not None else {"components": self._key(train, weights)}
-        specs = (self.views[0], reference_recipe(self.transform.size))
+        specs = (changing(self.views), reference_recipe(self.transform.size))
         for recipe, spec in zip(RECIPES, specs, strict=True):
             make = functools.cache(
                 functools.partial(
@@ -295,6 +295,7 @@ class FeaturePass:
         found = {}
         beside = (*LABEL_FREE, *(score for score in DRAWN if score in seen.scores))
         ours = (method.own, *(relative.SCORES if bank is not None else ()))
+        specs = [repr(changing(self.views))]
         for score in dict.fromkeys((default, *beside, *ours)):
             # what corrupted images are taken for is kept beside their scores
             of_bank = score == DISTANCE or corrupted
@@ -304,9 +305,7 @@ class FeaturePass:
             against |= {"strengths": repr(STRENGTHS)} if corrupted else {}
             for change in changes:
                 name = sweep_name(change, score, default)
-                key = self._key(
-                    test, weights, sweep=name, specs=self._specs(1), seed=self.seed, **against
-                )
+                key = self._key(test, weights, sweep=name, specs=specs, seed=self.seed, **against)
                 found[name] = self._kept(f"trained-{name}", key, lambda name=name: one(name))
         return found
 

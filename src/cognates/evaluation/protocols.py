@@ -247,6 +247,7 @@ PROTOCOLS = {
         Protocol(
             name="generated-views",
             run=generated_views,
+            version=2,
             summary="do views drawn from one psi share a class?",
             needs=TARGET,
             grid=True,

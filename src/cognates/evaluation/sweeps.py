@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from cognates.data.corrupt import blur, uniform_of
 from cognates.data.images import Images
-from cognates.data.views import ViewSpec
+from cognates.data.views import ViewSpec, changing
 from cognates.errors import DataError
 from cognates.evaluation import knn, relative
 from cognates.evaluation.features import (
@@ -111,12 +111,12 @@ def sweep(
         seed=seed,
         compared=compared,
     )
-    own_views = by_views(method)
-    tables = look.tables(rows, spec=views[0] if own_views else None, bank=bank, predict=predict)
+    own_views, spec = by_views(method), changing(views)
+    tables = look.tables(rows, spec=spec if own_views else None, bank=bank, predict=predict)
     if any(default not in scores for scores in tables.values()):
         raise DataError(f"Expected the method to give its score '{default}', got none.")
     if not own_views:
-        for change, scores in look.tables(few, spec=views[0], bank=None).items():
+        for change, scores in look.tables(few, spec=spec, bank=None).items():
             tables[change][DISAGREEMENT] = scores[DISAGREEMENT]
     found = {}
     for change, scores in tables.items():

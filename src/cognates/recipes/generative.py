@@ -98,9 +98,10 @@ def for_pixels(config: RunConfig) -> RunConfig:
 
 
 def views_for(method: str, view: ViewSpec) -> tuple[ViewSpec, ...]:
-    """Return two views; the first one of CR-VAE is the whole image."""
+    """Return two views; the first one of CR-VAE is the image itself, uncropped and unflipped."""
     if method == "cr-vae":
-        return (crop_and_flip(view.size, scale=(1.0, 1.0)), view)
+        whole = crop_and_flip(view.size, scale=(1.0, 1.0))
+        return (dataclasses.replace(whole, flip=0.0), view)
     return (view, view)
 
 

@@ -66,8 +66,12 @@ _DRAWN = (
     ("elbo", "image/negative-elbo", "Negative ELBO", "nats per image, {samples} samples"),
     ("elbo", "image/negative-elbo/bits", "Negative ELBO", "bits per dimension"),
     (
-        *("elbo", "image/importance-weighted-64", "Importance-weighted bound"),
+        *("elbo", "image/importance-weighted-{samples}", "Importance-weighted bound"),
         "nats per image, {samples} samples",
+    ),
+    (
+        *("elbo", "image/importance-weighted-{samples}/bits", "Importance-weighted bound"),
+        "bits per dimension, {samples} samples",
     ),
     ("elbo", "views/negative-elbo", "Negative ELBO of training views", "nats per image and view"),
     (
@@ -86,6 +90,22 @@ _DRAWN = (
     (
         *("generated-views", "image/agreement-minus-unrelated", "The difference"),
         "paired over psi",
+    ),
+    (
+        *("generated-views", "prior/agreement", "Views of one psi of the prior share their class"),
+        "share of pairs, by the linear probe on the model's own features",
+    ),
+    (
+        *("generated-views", "prior/agreement-minus-unrelated", "The same, less different psi"),
+        "paired over psi",
+    ),
+    (
+        *("generated-views", "prior/agreement/pixels", "The same, judged by pixels"),
+        "share of pairs, by the linear probe on pixels of real images",
+    ),
+    (
+        *("generated-views", "prior/agreement-minus-unrelated/pixels"),
+        *("The same by pixels, less different psi", "paired over psi"),
     ),
 )
 _NOT = {
@@ -313,8 +333,10 @@ def generative(record: RunRecord) -> list[Drawn]:
     found = []
     for protocol, metric, label, hint in _DRAWN:
         for r in record.results:
-            named = r.metric == metric or (metric.endswith("-") and r.metric.startswith(metric))
-            if r.protocol != protocol or r.error is not None or not named:
+            if r.protocol != protocol or r.error is not None:
+                continue
+            wanted = metric.format(**r.settings)  # some names have the number of samples in them
+            if r.metric != wanted and not (wanted.endswith("-") and r.metric.startswith(wanted)):
                 continue
             floor = r.metric.endswith("-of-train-images")
             name = label.replace("samples", "training images") if floor else label

@@ -274,10 +274,20 @@ def _measured(config: RunConfig, images: Images) -> RunConfig:
         mean, std = (0.0,) * config.data.channels, (1.0,) * config.data.channels
     else:
         mean, std = channel_statistics(images)
-    data = dataclasses.replace(
-        config.data, mean=tuple(map(float, mean)), std=tuple(map(float, std))
+    return _filled(config, tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _filled(
+    config: RunConfig, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> RunConfig:
+    """Return the configuration with the one of mean and std, or both, that it does not name."""
+    data = config.data
+    given = dataclasses.replace(
+        data,
+        mean=mean if data.mean is None else data.mean,
+        std=std if data.std is None else data.std,
     )
-    return dataclasses.replace(config, data=data)
+    return dataclasses.replace(config, data=given)
 
 
 def _require_free(run: Path) -> None:
@@ -302,9 +312,7 @@ def _require_shared(config: RunConfig) -> None:
 
 def _resumed(config: RunConfig, run: Path) -> RunConfig:
     recorded = read_config(run)
-    if config.data.mean is None or config.data.std is None:
-        filled = dataclasses.replace(config.data, mean=recorded.data.mean, std=recorded.data.std)
-        config = dataclasses.replace(config, data=filled)
+    config = _filled(config, recorded.data.mean, recorded.data.std)
     config = dataclasses.replace(config, plugin=recorded.plugin)
     old, new = _flatten(encode(recorded)), _flatten(encode(config))
     for field in sorted({*old, *new} - _MAY_CHANGE):
