@@ -33,9 +33,11 @@ SETTINGS: dict[str, list[str]] = {
     "variance-1.0": ["method.model.variance=1.0"],
     "latent-10": ["method.model.latent_dim=10"],
     "latent-128": ["method.model.latent_dim=128"],
-    "variance-0.2-latent-128": ["method.model.latent_dim=128", "method.model.variance=0.2"],
+    "latent-256": ["method.model.latent_dim=256"],
 }
 METHODS = ("simve", "vae")
+BESIDE = "simsiam"
+"""Beside the first setting, which it does not have: 256 pooled features."""
 TERMS = ("reconstruction", "entropy", "prior")
 SHOWN = {
     **CONTENT,
@@ -69,11 +71,13 @@ def main() -> None:
             set_generative=SETTINGS[name],
         )
         for seed in options.seeds:
-            for method in METHODS:
+            for method in (*METHODS, BESIDE) if name == "base" else METHODS:
                 run = run_one(study, method, seed, f"npz:{folder}", baselines=False)
+                runs.setdefault(name, []).append(run)
+                if method == BESIDE:
+                    continue
                 folder_of = options.runs / f"simve-{name}-{IMAGES}-{EPOCHS}-{method}-{seed}"
                 run["pull"] = pull(folder_of, f"npz:{folder}")
-                runs.setdefault(name, []).append(run)
     _write(runs)
 
 
@@ -112,14 +116,17 @@ def pull(folder: Path, source: str) -> dict[str, float]:
 def _write(runs: dict[str, list[dict[str, Any]]]) -> None:
     rows, found = [], {}
     for name, own in runs.items():
-        for method in METHODS:
+        for method in dict.fromkeys(run["method"] for run in own):
             values = {column: values_of(own, method, *of) for column, of in SHOWN.items()}
             nats = {run["seed"]: run["terms"] for run in own if run["method"] == method}
-            pulls = {run["seed"]: run["pull"] for run in own if run["method"] == method}
+            pulls = {
+                run["seed"]: run["pull"] for run in own if run["method"] == method and "pull" in run
+            }
             found[f"{name}, {method}"] = {**values, "nats": nats, "pull": pulls}
             first = nats[min(nats)]
-            said = " / ".join(f"{first[term]:.0f}" for term in TERMS)
-            both = [f"{pulls[min(pulls)][side]:.0f}" for side in ("gained", "lost")]
+            said = " / ".join(f"{first[term]:.0f}" for term in TERMS if term in first)
+            of = pulls[min(pulls)] if pulls else {}
+            both = [f"{of[side]:.0f}" if of else "" for side in ("gained", "lost")]
             rows.append([name, method, *(cell(value) for value in values.values()), said, *both])
     note = (
         f"{IMAGES:,} training images of Fashion-MNIST, {HELDOUT:,} others to measure on, {EPOCHS} "
