@@ -271,6 +271,10 @@ def test_a_view_axis_in_the_wrong_place_is_refused():
         (lambda: ImageModelConfig(variance=0.0), "'variance'"),
         (lambda: ImageModelConfig(likelihood="bernoulli", learn_variance=True), "to learn"),
         (
+            lambda: SimVEConfig(model=ImageModelConfig(learn_variance=True), parity="head"),
+            "no 'parity' with 'learn_variance', got 'head'",
+        ),
+        (
             lambda: SimVEConfig(within=3.0).completed(channels=1, image_size=8, views=2),
             "of at most 2",
         ),

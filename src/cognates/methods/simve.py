@@ -98,6 +98,11 @@ class SimVEConfig(MethodConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         GroupNormal(1, 1, within=self.within, between=self.between or 0.0)
+        if self.parity is not None and self.model.learn_variance:
+            raise ConfigError(
+                f"Expected no 'parity' with 'learn_variance', got '{self.parity}': leave one out, "
+                "for the released form has no normaliser and its variance would grow without end."
+            )
 
     def completed(self, *, channels: int, image_size: int, views: int) -> SimVEConfig:
         """Return the configuration with the data's sizes and the variance of the group's mean."""
