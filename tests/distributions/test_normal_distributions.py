@@ -222,6 +222,24 @@ def test_draws_of_a_group_have_its_covariance():
     assert GroupNormal(3, 2, between=math.inf).entropy() == math.inf
 
 
+def test_an_expanded_group_density_draws_and_measures_one_group_for_each_of_its_batch():
+    one = GroupNormal(2, 3, 0.15, 0.925)
+    wide = one.expand((5,))
+    assert (wide.batch_shape, wide.event_shape) == ((5,), (2, 3))
+    for draw in (wide.sample, wide.rsample):
+        z = draw((4,))
+        assert draw().shape == (5, 2, 3)
+        assert z.shape == (4, 5, 2, 3)
+        assert len(z.unique()) == z.numel()  # every group has numbers of its own
+    assert torch.equal(wide.log_prob(z), one.log_prob(z))
+    assert wide.log_prob(z).shape == (4, 5)
+    assert torch.equal(wide.entropy(), one.entropy().expand(5))
+    assert one.entropy().shape == ()
+    assert torch.equal(
+        GroupNormal(2, 3, 0.15, math.inf).expand((5,)).entropy(), torch.full((5,), math.inf)
+    )
+
+
 def test_numbers_out_of_range_and_views_on_another_axis_are_refused():
     for settings_, sentence in (
         ({"views": 0, "dim": 2}, "at least one view"),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cognates.errors import ConfigError
+from cognates.evaluation.drawings import posterior_of
 from cognates.evaluation.drawn import (
     GENERATIVE,
     Reference,
@@ -182,3 +183,27 @@ def test_samples_and_views_come_from_the_prior_as_the_model_says(images):
     method.config = flat
     with pytest.raises(ConfigError, match="prior that can be drawn from"):
         view_pass(method, test, source="prior", transform=TRANSFORM)
+
+
+@pytest.mark.parametrize("source", ["image", "prior"])
+def test_the_generated_views_of_a_group_scatter_around_one_psi(images, source):
+    method, test, runs, within = build(), images[1], 40, 0.15
+    prior, seen = method.config.prior_of(1), []
+    method.model.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for seed in range(runs):
+        view_pass(method, test, source=source, transform=TRANSFORM, seed=seed)
+    z = torch.stack(seen).view(runs, len(test), 4, 3).double()
+    middle, between = torch.zeros(1, 3), 0.925
+    if source == "image":
+        mean = posterior_of(method, TRANSFORM.view(torch.from_numpy(np.array(test.pixels)))).mean
+        told = prior.common_mean(mean[:, None])
+        middle, between = told.mean, 0.15 * 0.925 / (0.15 + 0.925)
+    away = (z - middle.detach().double()[:, None]).movedim(-1, 0).flatten(0, 2)  # (3 runs n, 4)
+    assert away.shape == (3 * runs * 40, 4)
+    expected = within * torch.eye(4) + between * torch.ones(4, 4)
+    found = away.T @ away / len(away)
+    # 4.5 standard errors of a covariance of normals, of 16 numbers
+    error = 4.5 * (within + between) * (2 / len(away)) ** 0.5
+    torch.testing.assert_close(found, expected.double(), rtol=0, atol=error)
+    scatter = away.var(1).mean().item()
+    assert scatter == pytest.approx(within, rel=4.5 * (2 / (3 * len(away))) ** 0.5)

@@ -247,12 +247,17 @@ def test_one_view_other_sizes_and_images_outside_the_unit_range_are_refused():
 
 
 def test_a_view_axis_in_the_wrong_place_is_refused():
-    # (n, v, c, h, w) unstacked along the images: six "views" of shape (2, ...), for a prior of two
-    method = build(CONFIGS[0]).double()
     data = batch()
-    wrong = torch.stack(data.views, dim=1)
+    wrong = torch.stack(data.views, dim=1)  # (n, v, c, h, w)
     with pytest.raises(ConfigError, match=r"(?i)expected"):
-        method(data._replace(views=(wrong,)))
+        build(CONFIGS[0]).double()(data._replace(views=(wrong,)))
+    # unstacked along the images it is six "views" of shape (2, ...), which would mix groups
+    for config in CONFIGS[:4]:
+        method = build(config).double()
+        for training in (False, True):
+            method.train(training)
+            with pytest.raises(ConfigError, match=r"6 rows.*'batch.index'.*6 views and 2 rows"):
+                method(data._replace(views=tuple(wrong)))
 
 
 @pytest.mark.parametrize(
@@ -265,6 +270,10 @@ def test_a_view_axis_in_the_wrong_place_is_refused():
         (lambda: ImageModelConfig(latent_dim=0), "'latent_dim'"),
         (lambda: ImageModelConfig(variance=0.0), "'variance'"),
         (lambda: ImageModelConfig(likelihood="bernoulli", learn_variance=True), "to learn"),
+        (
+            lambda: SimVEConfig(model=ImageModelConfig(learn_variance=True), parity="head"),
+            "no 'parity' with 'learn_variance', got 'head'",
+        ),
         (
             lambda: SimVEConfig(within=3.0).completed(channels=1, image_size=8, views=2),
             "of at most 2",

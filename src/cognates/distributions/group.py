@@ -171,15 +171,16 @@ class GroupNormal(Distribution):
         return DiagonalNormal(share * centre, torch.full_like(centre, log_variance))
 
     def entropy(self) -> Tensor:
-        """Return the differential entropy in nats; infinite for the flat prior."""
-        if self.flat:
-            return torch.tensor(math.inf)
-        return torch.tensor(self.dim / 2 * (self._log_determinant() + self.views * (LOG_2_PI + 1)))
+        """Return the differential entropy (*batch) in nats; infinite for the flat prior."""
+        value = math.inf
+        if not self.flat:
+            value = self.dim / 2 * (self._log_determinant() + self.views * (LOG_2_PI + 1))
+        return torch.full(self.batch_shape, value)
 
     def rsample(
         self, sample_shape: _size = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw (*sample_shape, v, d): a mean per group, then its views.
+        """Draw (*sample_shape, *batch, v, d): a mean per group, then its views.
 
         Raises:
             ConfigError: the prior is flat.
@@ -189,14 +190,15 @@ class GroupNormal(Distribution):
                 "Expected a finite 'between' to draw from, got the flat prior, which has no "
                 "samples: give the variance of the common mean."
             )
-        psi = torch.randn((*sample_shape, 1, self.dim), generator=generator)
-        own = torch.randn((*sample_shape, self.views, self.dim), generator=generator)
+        groups = (*sample_shape, *self.batch_shape)
+        psi = torch.randn((*groups, 1, self.dim), generator=generator)
+        own = torch.randn((*groups, self.views, self.dim), generator=generator)
         return math.sqrt(self.between) * psi + math.sqrt(self.within) * own
 
     def sample(
         self, sample_shape: _size = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw (*sample_shape, v, d); see `rsample`."""
+        """Draw (*sample_shape, *batch, v, d); see `rsample`."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 

@@ -41,7 +41,7 @@ class BetaVAE(Method):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the weighted negative bound over the global batch."""
-        images = self.model.stack(batch.views, step=batch.step)
+        images = self.model.stack(batch.views, index=batch.index, step=batch.step)
         views, n = images.shape[:2]
         posterior = self.model.posterior(self.encoder(images.flatten(0, 1)), views=views)
         z = self.model.draw(posterior, batch, self.config.name)

@@ -44,7 +44,7 @@ class CRVAE(Method):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the negative bounds and the consistency term over the global batch."""
-        images = self.model.stack(batch.views, step=batch.step, least=2)
+        images = self.model.stack(batch.views, index=batch.index, step=batch.step, least=2)
         views, n = images.shape[:2]
         posterior = self.model.posterior(self.encoder(images.flatten(0, 1)), views=views)
         z = self.model.draw(posterior, batch, self.config.name)

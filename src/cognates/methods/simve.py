@@ -44,7 +44,7 @@ class SimVE(Method):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the negative bound over the global batch."""
-        images = self.model.stack(batch.views, step=batch.step, least=2)
+        images = self.model.stack(batch.views, index=batch.index, step=batch.step, least=2)
         views, n = images.shape[:2]
         posterior = self.model.posterior(self.encoder(images.flatten(0, 1)), views=views)
         z = self.model.draw(posterior, batch, self.config.name)
@@ -98,6 +98,11 @@ class SimVEConfig(MethodConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         GroupNormal(1, 1, within=self.within, between=self.between or 0.0)
+        if self.parity is not None and self.model.learn_variance:
+            raise ConfigError(
+                f"Expected no 'parity' with 'learn_variance', got '{self.parity}': leave one out, "
+                "for the released form has no normaliser and its variance would grow without end."
+            )
 
     def completed(self, *, channels: int, image_size: int, views: int) -> SimVEConfig:
         """Return the configuration with the data's sizes and the variance of the group's mean."""

@@ -120,14 +120,23 @@ class ImageModel(nn.Module):
         if config.learn_variance:
             self.pixel_log_variance = nn.Parameter(torch.tensor(math.log(config.variance)))
 
-    def stack(self, views: Sequence[Tensor], *, step: int = 0, least: int = 1) -> Tensor:
+    def stack(
+        self,
+        views: Sequence[Tensor],
+        *,
+        index: Tensor | None = None,
+        step: int = 0,
+        least: int = 1,
+    ) -> Tensor:
         """Return views as (v, n, c, h, w) after checking their number, shape and range.
+
+        With `index` (n,), the images' numbers, every view has to have a row for each of them.
 
         On a GPU the range is checked at the first step only, for reading it waits.
 
         Raises:
             ConfigError: there are too few views, a view has another shape than the decoder's
-                images, or values outside [0, 1].
+                images, another number of rows than `index`, or values outside [0, 1].
         """
         if len(views) < least:
             raise ConfigError(
@@ -140,6 +149,12 @@ class ImageModel(nn.Module):
                     f"Expected views of shape (n, {', '.join(map(str, self.shape))}), which the "
                     f"decoder draws, got {tuple(view.shape)}: give all views and the decoder one "
                     "size."
+                )
+            if index is not None and len(view) != len(index):
+                raise ConfigError(
+                    f"Expected {len(index)} rows in every view, one for each number in "
+                    f"'batch.index', got {len(views)} views and {len(view)} rows in one: give v "
+                    "views of shape (n, c, h, w) each, views first and images second."
                 )
         images = torch.stack(list(views))
         if images.device.type == "cpu" or step == 0:
