@@ -187,7 +187,7 @@ def test_samples_and_views_come_from_the_prior_as_the_model_says(images):
 
 @pytest.mark.parametrize("source", ["image", "prior"])
 def test_the_generated_views_of_a_group_scatter_around_one_psi(images, source):
-    method, test, runs, within = build(), images[1], 40, 0.15
+    method, test, runs, within = build(), images[1], 12, 0.15
     prior, seen = method.config.prior_of(1), []
     method.model.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     for seed in range(runs):
