@@ -208,7 +208,7 @@ def test_embeddings_in_bfloat16_autocast_are_float32_and_finite(config):
 
 
 def test_a_batch_has_no_field_for_a_label():
-    assert Batch._fields == ("views", "index", "step", "seed")
+    assert Batch._fields == ("views", "index", "step", "seed", "text")
 
 
 def test_simsiam_needs_at_least_two_views():
