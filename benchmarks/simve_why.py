@@ -40,6 +40,8 @@ SETTINGS: dict[str, list[str]] = {
 METHODS = ("simve", "vae")
 BESIDE = "simsiam"
 """Beside the first setting, which it does not have: 256 pooled features."""
+COMPARED = {"base": (*METHODS, BESIDE), "within-0.02": ("simve",)}
+"""Where it is not both: a VAE has no sigma^2."""
 TERMS = ("reconstruction", "entropy", "prior")
 SHOWN = {
     **CONTENT,
@@ -75,7 +77,7 @@ def main() -> None:
             set_generative=SETTINGS[name],
         )
         for seed in options.seeds:
-            for method in (*METHODS, BESIDE) if name == "base" else METHODS:
+            for method in COMPARED.get(name, METHODS):
                 run = run_one(study, method, seed, f"npz:{folder}", baselines=False)
                 runs.setdefault(name, []).append(run)
                 if method == BESIDE:
