@@ -72,6 +72,7 @@ def _child(source, function, folder, rank, world):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder, rank, world = Path(folder), int(rank), int(world)
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.small`, as in the parent
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder / 'rendezvous'}",

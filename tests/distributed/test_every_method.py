@@ -15,29 +15,19 @@ import torch.distributed as dist
 from torch import nn
 
 from cognates.methods import get, registry
-from cognates.networks.image_model import ImageModelConfig
 from cognates.networks.norm import synchronise
 from cognates.recipes import method_config
 from cognates.types import END, START, Batch
+from tests.small import SMALL
 
 ROWS = {1: (9,), 2: (3, 6), 3: (4, 2, 3)}
 LAST = {1: (7,), 2: (3, 4), 3: (2, 2, 3)}  # the last batch of an epoch: fewer, and as uneven
 STEPS, RATE = 2, 0.05
-SMALL = {
-    "dim": 6,
-    "hidden": 7,
-    "predictor_hidden": 5,
-    "prototypes": 8,
+SCHEDULED = {
+    **SMALL,
     "frozen": 0.4,  # of two steps: the prototypes wait for one
     "teacher_warmup": 0.6,
-    "vocabulary": 12,
-    "length": 5,
-    "text_width": 8,
-    "text_layers": 1,
-    "text_heads": 2,
-    "model": ImageModelConfig(latent_dim=4, decoder="mlp"),
 }
-"""Settings by name: a method takes those that it has, a new one needs none."""
 VARIANTS = {
     "dino": ({"batch_norm": True, "global_views": 1},),
     "simclr": ({"decoupled": True},),
@@ -54,7 +44,7 @@ VARIANTS = {
 def _configs():
     for name in sorted(registry._BUILTIN):
         for number, variant in enumerate(({}, *VARIANTS.get(name, ()))):
-            yield f"{name} {number}", method_config(name, **{**SMALL, **variant})
+            yield f"{name} {number}", method_config(name, **{**SCHEDULED, **variant})
 
 
 def _build(config, views, dtype):
@@ -82,7 +72,7 @@ def _batch(config, rank, world, step, views, dtype):
 
 def _captions(n, draw):
     """Return token ids (n, 5) of captions of two and of three words."""
-    words = torch.randint(3, SMALL["vocabulary"], (n, 3), generator=draw)
+    words = torch.randint(3, SCHEDULED["vocabulary"], (n, 3), generator=draw)
     words[::2, 2] = END
     edge = torch.ones(n, 1, dtype=torch.int64)
     return torch.cat([START * edge, words, END * edge], dim=1)

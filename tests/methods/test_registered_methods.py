@@ -12,23 +12,9 @@ import pytest
 
 from cognates.methods import MethodConfig, get, names, registry
 from cognates.methods.vicreg import VicRegConfig
-from cognates.networks.image_model import ImageModelConfig
 from cognates.recipes import method_config
 from cognates.testing import check_method
-
-SMALL = {
-    "dim": 6,
-    "hidden": 7,
-    "predictor_hidden": 5,
-    "prototypes": 8,
-    "vocabulary": 12,
-    "length": 5,
-    "text_width": 8,
-    "text_layers": 1,
-    "text_heads": 2,
-    "model": ImageModelConfig(latent_dim=4, decoder="mlp"),
-}
-"""Settings by name: a method takes those that it has, a new one needs none."""
+from tests.small import SMALL
 
 
 def test_all_methods_are_registered_and_say_what_their_score_costs():

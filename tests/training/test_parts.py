@@ -11,25 +11,13 @@ from torch import nn
 
 from cognates.config import EncoderConfig
 from cognates.methods import registry
-from cognates.networks.image_model import ImageModelConfig
 from cognates.networks.norm import synchronise
 from cognates.recipes import method_config
 from cognates.training.parts import encoded_in
 from cognates.types import END, START, Batch
+from tests.small import SMALL
 
 F64 = torch.float64
-SMALL = {
-    "dim": 6,
-    "hidden": 7,
-    "predictor_hidden": 5,
-    "prototypes": 8,
-    "vocabulary": 12,
-    "length": 5,
-    "text_width": 8,
-    "text_layers": 1,
-    "text_heads": 2,
-    "model": ImageModelConfig(latent_dim=4, decoder="mlp"),
-}
 
 
 class Counting(nn.Module):
