@@ -160,10 +160,7 @@ def hsic_optimiser() -> OptimiserConfig:
 
 
 def head_optimiser() -> OptimiserConfig:
-    """AdamW for a head on frozen features: the rate is three times its usual one.
-
-    On features of CIFAR-10 the AUROC for kNN errors was .575 with 3e-3 and .568 with 1e-3.
-    """
+    """AdamW for a head on frozen features: the rate is three times its usual one."""
     return OptimiserConfig(name="adamw", learning_rate=3e-3, weight_decay=1e-4)
 
 
