@@ -185,6 +185,7 @@ def evaluate(
     images: int | None = None,
     plugin: str | Path | None = None,
     ood: Sequence[str] = (),
+    score: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
     r"""Measure a run beside raw pixels and the encoder as it was before training.
@@ -204,6 +205,7 @@ def evaluate(
         ood: other SOURCEs, whose test images the uncertainty should tell from those of `data`
             (protocol `ood`; without `only` it is the only one that runs). They are resized, and
             their channels converted, to what the run sees.
+        score: the uncertainty that stands for the run, as in `Model.scores`; None: its own default.
         progress: called with one line of text after every step.
 
     Returns:
@@ -211,9 +213,9 @@ def evaluate(
         two folders of one name have two files.
 
     Raises:
-        ConfigError: no finished run, one that needs a plug-in, an unknown protocol or one that the
-            method does not allow, a grid or number of images below 1, or a reference that is the
-            run itself or sees images of another size.
+        ConfigError: no finished run, one that needs a plug-in, an unknown protocol or score, a
+            protocol that the method does not allow, a grid or number of images below 1, or a
+            reference that is the run itself or sees images of another size.
         DataError: the source cannot be used, has no test images, or lacks the labels, attributes or
             factors that every protocol of `only` needs.
     """
@@ -247,9 +249,9 @@ def evaluate(
         only=only,
         images=images,
         run_seed=model.config.training.seed,
-        quantiles=model.quantiles_of(),
+        quantiles=model.quantiles_of(score),
         bank=model.bank,
-        default_score=model.default_score,
+        default_score=model.require_score(score),
         reference=None if reference is None else _reference(reference, model),
         outside=_others(model.config, source, ood),
         tokenizer=model.tokenizer if model.config.method.text else None,

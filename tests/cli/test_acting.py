@@ -133,7 +133,7 @@ def test_a_model_gives_every_score_it_names(run, source):
     assert model.scores[0] == "concentration"
     assert set(model.scores) == {
         *("concentration", "norm", "knn-distance"),
-        *("relative", "relative-distance", "consensus"),
+        *("relative", "relative-distance", "distance-ratio", "consensus"),
     }
     for name in model.scores:
         found = model.rank(source, score=name)

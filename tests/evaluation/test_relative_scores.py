@@ -38,32 +38,68 @@ def rows(scores, chosen):
 
 
 def by_hand(bank, h, u, k=200):
-    """Return log u minus its mean over the k nearest, and the distance to the 20 nearest."""
+    """Return `relative`, `knn-distance` and `distance-ratio` of one image."""
     z = h.astype(np.float64) / np.linalg.norm(h)
     cosine = bank.representation.astype(np.float64) @ z
     order = np.argsort(-cosine)
     order = order[1:] if cosine[order[0]] > 1 - 2e-6 else order
     level = np.log(bank.scores["concentration"])[order[:k]].mean()
-    return np.log(u) - level, 1 - cosine[order[:20]].mean(), 1 - cosine[order[0]]
+    near = 1 - cosine[order[:20]].mean()
+    wide = 1 - cosine[order[: max(40, len(cosine) // 20)]].mean()
+    return np.log(u) - level, near, near / wide
 
 
 def test_the_scores_are_those_of_their_formulas(cloud, bank):
     h, scores = cloud
     new = slice(300, 400)
     found = against(bank, h[new], rows(scores, new), parts=True)
-    assert set(found) == {*relative.SCORES, "knn-distance", "nearest"}
+    assert set(found) == {*relative.SCORES, "knn-distance"}
+    assert len(found) == 5
     own = scores["concentration"]
     expected = np.array([by_hand(bank, h[i], own[i]) for i in range(300, 400)])
-    names = ("relative", "knn-distance", "nearest")
+    names = ("relative", "knn-distance", "distance-ratio")
     for name, values in zip(names, expected.T, strict=True):
-        np.testing.assert_allclose(found[name], values, atol=1e-6)  # float32 cosines
+        np.testing.assert_allclose(found[name], values, atol=2e-5)  # float32 cosines, 2e-6 added
+    assert 0 < found["distance-ratio"].min() < found["distance-ratio"].max() <= 1
     ranks = {n: rank_among(bank.scores[n], found[n]) for n in names}
     ranks |= {n: rank_among(bank.scores[n], scores[n][new]) for n in scores}
     both = (ranks["relative"] + ranks["knn-distance"]) / 2
     np.testing.assert_allclose(found["relative-distance"], both, rtol=1e-12)
-    three = (ranks["concentration"] + ranks["nearest"] + ranks["norm"]) / 3
-    np.testing.assert_allclose(found["consensus"], three, rtol=1e-12)
+    both = (ranks["concentration"] + ranks["distance-ratio"]) / 2
+    np.testing.assert_allclose(found["consensus"], both, rtol=1e-12)
     assert set(against(bank, h[new], rows(scores, new))) == set(relative.SCORES)
+
+
+def test_the_ratio_compares_with_a_twentieth_of_a_large_bank_and_is_finite_in_a_small_one():
+    generator = np.random.default_rng(0)
+    h = generator.normal(size=(1300, 4))
+    u = {"concentration": generator.uniform(0.1, 0.9, 1300)}
+    large = make_bank(h[:1200], rows(u, slice(1200)), own="concentration")
+    found = against(large, h[1200:], rows(u, slice(1200, 1300)))["distance-ratio"]
+    expected = [by_hand(large, h[i], 0.5)[2] for i in range(1200, 1300)]
+    np.testing.assert_allclose(found, expected, atol=2e-4)  # float32 over a distance of 1e-2
+    for m in (2, 3, 20, 21, 40, 41):
+        small = make_bank(h[:m], rows(u, slice(m)), own="concentration")
+        assert np.isfinite(small.scores["distance-ratio"]).all()
+        assert np.isfinite(small.scores["consensus"]).all()
+        assert (small.scores["distance-ratio"] == 1).all() == (m <= 21)
+    collapsed = make_bank(np.ones((50, 4)), rows(u, slice(50)), own="concentration")
+    np.testing.assert_array_equal(collapsed.scores["distance-ratio"], 1)
+
+
+def test_the_ratio_rises_with_the_dimension_of_the_neighbourhood():
+    generator = np.random.default_rng(0)
+    kinds = []
+    for dimension in (2, 6, 12):
+        centre, spread = np.zeros(40), np.zeros((800, 40))
+        centre[12 + dimension] = 1
+        spread[:, :dimension] = generator.normal(size=(800, dimension))
+        kinds.append(centre + 0.2 * spread / np.linalg.norm(spread, axis=1, keepdims=True))
+    h = np.concatenate(kinds)
+    bank = make_bank(h, {"concentration": np.full(2400, 0.5)}, own="concentration")
+    means = bank.scores["distance-ratio"].reshape(3, 800).mean(axis=1)
+    assert means[0] < 0.5 * means[1] < 0.5 * means[2]
+    assert (np.diff(means) > 0.1).all()
 
 
 def test_a_training_image_is_scored_as_if_it_were_not_in_the_bank(cloud, bank):
@@ -73,12 +109,12 @@ def test_a_training_image_is_scored_as_if_it_were_not_in_the_bank(cloud, bank):
         others = np.delete(np.arange(300), row)
         without = make_bank(h[others], rows(scores, others), own="concentration")
         alone = against(without, h[[row]], rows(scores, [row]), parts=True)
-        for name in ("relative", "knn-distance", "nearest"):
-            assert found[name][row] == pytest.approx(alone[name][0], abs=1e-6)
-            assert bank.scores[name][row] == pytest.approx(alone[name][0], abs=1e-6)
+        for name in ("relative", "knn-distance", "distance-ratio"):
+            assert found[name][row] == pytest.approx(alone[name][0], abs=1e-5)
+            assert bank.scores[name][row] == pytest.approx(alone[name][0], abs=1e-5)
     # longer or rounded, it is the same image
     scaled = against(bank, (3 * h[:300]).astype(np.float16), rows(scores, slice(300)), parts=True)
-    np.testing.assert_allclose(scaled["nearest"], found["nearest"], atol=1e-3)
+    np.testing.assert_allclose(scaled["knn-distance"], found["knn-distance"], atol=1e-3)
 
 
 def test_of_two_copies_in_the_bank_one_vouches_for_the_other(cloud):
@@ -86,15 +122,19 @@ def test_of_two_copies_in_the_bank_one_vouches_for_the_other(cloud):
     twice = np.concatenate([h[:50], h[:1]])
     values = {k: np.concatenate([v[:50], v[:1]]) for k, v in scores.items()}
     bank = make_bank(twice, values, own="concentration")
-    assert bank.scores["nearest"][[0, 50]] == pytest.approx([0, 0], abs=1e-6)
-    assert bank.scores["nearest"][1:50].min() > 1e-4
+    alone = make_bank(h[:50], rows(scores, slice(50)), own="concentration")
+    distance, before = bank.scores["knn-distance"], alone.scores["knn-distance"]
+    # one of twenty neighbours is now at distance 0, and the twentieth is gone
+    assert (distance[[0, 50]] < 0.96 * before[0]).all()
+    assert distance[0] == pytest.approx(distance[50], abs=1e-6)
 
 
 def test_a_score_is_free_of_the_batch_and_of_the_order(cloud, bank, monkeypatch):
     h, scores = cloud
     whole = against(bank, h, scores)
     # cosines are float32, so that an image may pass one of the bank's 300 at its own distance
-    exact = {"relative": 1e-6, "relative-distance": 1 / 600, "consensus": 1 / 900}
+    exact = {"relative": 1e-6, "relative-distance": 1 / 600, "consensus": 1 / 600}
+    exact["distance-ratio"] = 1e-5
     order = np.random.default_rng(1).permutation(400)
     shuffled = against(bank, h[order], rows(scores, order))
     monkeypatch.setattr(relative, "_ELEMENTS", 300 * 7)
@@ -115,7 +155,6 @@ def test_taking_the_level_off_removes_what_belongs_to_the_kind_of_image():
     of_image = 0.1 * generator.normal(size=600)
     u = np.exp(-3.0 + 2.0 * kind + of_image)
     bank = make_bank(h, {"concentration": u}, own="concentration")
-    assert "consensus" not in bank.scores  # there is no norm to add
     assert abs(np.corrcoef(bank.scores["relative"], kind)[0, 1]) < 0.15
     assert np.corrcoef(bank.scores["relative"], of_image)[0, 1] > 0.98
     assert np.corrcoef(np.log(u), of_image)[0, 1] < 0.3
@@ -189,7 +228,7 @@ def test_sweeps_score_every_severity_against_the_bank(method, spec, images):
     kind = {"views": (spec, spec), "size": 16, "mean": None, "std": None}
     results = evaluate(method, train, test, only=["sensitivity"], default_score="relative", **kind)
     metrics = {r.metric for r in results}
-    for name in ("consensus", "relative-distance", "concentration", "norm"):
+    for name in ("consensus", "distance-ratio", "relative-distance", "concentration", "norm"):
         assert f"crop-per-image/{name}" in metrics
         assert f"blur-per-image/default-minus-{name}" in metrics
     assert "crop-per-image" in metrics

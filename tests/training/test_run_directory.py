@@ -108,8 +108,8 @@ def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path, fit,
     assert loaded.bank.representation.shape == (64, 16)
     assert loaded.bank.own == "concentration"
     assert set(loaded.bank.scores) == {
-        *("concentration", "norm", "knn-distance", "nearest"),
-        *("relative", "relative-distance", "consensus"),
+        *("concentration", "norm", "knn-distance"),
+        *("relative", "relative-distance", "distance-ratio", "consensus"),
     }
     assert all(values.shape == (64,) for values in loaded.bank.scores.values())
     np.testing.assert_allclose(
@@ -208,6 +208,25 @@ def test_a_model_with_a_bank_of_an_earlier_version_has_every_score(config, tmp_p
     _put(folder, storage.encode_tensors({"representation": old["representation"]}))
     with pytest.raises(StorageError, match="Expected the bank of a model"):
         read_model(tmp_path / "run")
+
+
+def test_a_bank_without_a_score_of_today_has_it_computed_again(config, tmp_path, fit):
+    fit(config, tmp_path / "run")
+    bank = read_model(tmp_path / "run").bank
+    kept = {n: v for n, v in bank.scores.items() if n not in {"distance-ratio", "consensus"}}
+    stale = {**kept, "consensus": np.zeros(64), "nearest": np.zeros(64)}
+    old = {"representation": torch.from_numpy(bank.representation).half()}
+    old |= {f"score/{name}": torch.from_numpy(values) for name, values in stale.items()}
+    _put(tmp_path / "run" / "model", storage.encode_tensors(old))
+    again = read_model(tmp_path / "run").bank
+    assert set(again.scores) == set(bank.scores)
+    expected = make_bank(
+        old["representation"].float().numpy(),
+        {name: bank.scores[name] for name in ("concentration", "norm")},
+        own="concentration",
+    )
+    for name, values in expected.scores.items():
+        np.testing.assert_array_equal(again.scores[name], values)
 
 
 def test_a_model_without_a_bank_falls_back_on_its_own_score_and_says_so(config, tmp_path, fit):

@@ -40,7 +40,7 @@ class Command:
     out: File
     """The Parquet file to write."""
     score: OptionalName = None
-    """Another uncertainty than the run's own, for example consensus, relative or knn-distance."""
+    """Another uncertainty than the run's own: distance-ratio, relative, knn-distance and others."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"

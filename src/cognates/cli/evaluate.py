@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cognates.cli.options import (
     OptionalFile,
+    OptionalName,
     OptionalRun,
     OptionalSource,
     RunFolder,
@@ -45,6 +46,8 @@ class Command:
     ood: Sources = ()
     """Other sources, whose images the uncertainty should tell from the run's: protocol ood, and
     without --only nothing else."""
+    score: OptionalName = None
+    """The uncertainty that stands for the run, for example distance-ratio; without it its own."""
     reference: OptionalRun = None
     """Another run whose encoder compares drawn images with real ones; without: random weights."""
     plugin: OptionalFile = None
@@ -73,6 +76,7 @@ class Command:
             images=self.images,
             plugin=self.plugin,
             ood=self.ood,
+            score=self.score,
             progress=None if self.quiet else say,
         )
         if not self.quiet:

@@ -21,7 +21,7 @@ class Command:
     data: Source
     """The images: folder:DIR, idx:DIR, npz:FILE_OR_DIR, hub:ORG/NAME or a bare name."""
     score: OptionalName = None
-    """Another uncertainty than the run's own, for example consensus, relative or knn-distance."""
+    """Another uncertainty than the run's own: distance-ratio, relative, knn-distance and others."""
     out: OptionalFile = None
     """A .csv or .parquet file for the whole list."""
     show: int = 10

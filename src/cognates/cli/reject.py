@@ -33,7 +33,7 @@ class Command:
     against: Literal["data", "training"] = "data"
     """Whose share that is."""
     score: OptionalName = None
-    """Another uncertainty than the run's own, for example consensus, relative or knn-distance."""
+    """Another uncertainty than the run's own: distance-ratio, relative, knn-distance and others."""
     plugin: OptionalFile = None
     """The file of a method that is not of the library; the run's own copy is RUN/plugin.py."""
     device: str = "auto"

@@ -26,7 +26,7 @@ class Command:
     strategy: OptionalName = None
     """typical (the default), certain, spread or random."""
     score: OptionalName = None
-    """Another uncertainty than the run's own, for example consensus, relative or knn-distance."""
+    """Another uncertainty than the run's own: distance-ratio, relative, knn-distance and others."""
     seed: int = 0
     """The same seed chooses the same images."""
     out: OptionalFile = None

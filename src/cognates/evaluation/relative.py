@@ -8,12 +8,19 @@ bank's own values of the score s:
     relative(i)          = log u_i - mean over j in N_200(i) of log u_j
     knn-distance(i)      = 1 - mean over j in N_20(i) of z_i . z_j
     relative-distance(i) = (R_relative(i) + R_knn-distance(i)) / 2
-    nearest(i)           = 1 - max over j of z_i . z_j
-    consensus(i)         = (R_u(i) + R_nearest(i) + R_norm(i)) / 3
+    distance-ratio(i)    = D_20(i) / D_w(i), D_k(i) = 1 - mean over j in N_k(i) of z_i . z_j
+    consensus(i)         = (R_u(i) + R_distance-ratio(i)) / 2
 
 For VI-SimSiam u = (d-1)/(kappa + d-1), so that log u = -log kappa + constant where kappa is well
 above d: what is left after the neighbourhood's level is taken off is about the image, not about its
 kind. An own score that is not positive on the whole bank enters `relative` without the logarithm.
+
+`distance-ratio` asks whether an image has neighbours that are nearer than the rest: w is a
+twentieth of the bank. It is 1 where the nearest are as far as the others, as on no cluster or
+between several. In a neighbourhood of intrinsic dimension n it is (20/w)^(2/n), so that it orders
+images by the dimension that the neighbourhood seems to have (Levina and Bickel, Maximum Likelihood
+Estimation of Intrinsic Dimension, 2004), whatever the distances themselves: it does not know how
+densely an image's kind is covered, which `knn-distance` mostly tells.
 
 An image does not vouch for itself. A bank image whose cosine to it is 1 but for rounding is a copy
 of it, and one copy is left out: a training image has the same score as it would have if it were not
@@ -37,16 +44,18 @@ from cognates.types import Features
 RELATIVE = "relative"
 RELATIVE_DISTANCE = "relative-distance"
 CONSENSUS = "consensus"
-SCORES = (RELATIVE, RELATIVE_DISTANCE, CONSENSUS)
+DISTANCE_RATIO = "distance-ratio"
+SCORES = (RELATIVE, RELATIVE_DISTANCE, DISTANCE_RATIO, CONSENSUS)
 """Scores against the bank that are a method's own; `knn-distance` is a baseline."""
 BANK_SIZE = 10_000
 """Most training images of a bank: design.md."""
 NEIGHBOURHOOD = 200
 """Bank images whose level is taken off; more take off less."""
+WIDE = 20
+"""`distance-ratio` compares with one bank image in so many: 500 of 10,000."""
 COPY = 2e-6
 """Largest 1 - cosine of a copy: float16 and float32 rounding stay below 1e-6, while of 20,000
 images of Fashion-MNIST all but a thousandth are further than 6e-4 from any other."""
-_NEAREST, _NORM = "nearest", "norm"
 _ELEMENTS = 1 << 23  # similarities at a time: 32 MB
 
 
@@ -89,7 +98,7 @@ def make_bank(representation: np.ndarray, scores: Mapping[str, np.ndarray], *, o
 
     Args:
         representation: (m, d); of any length, only directions are kept.
-        scores: values (m,) by name, the own score among them and, for `consensus`, `norm`.
+        scores: values (m,) by name, the own score among them.
         own: the name of the method's own score.
 
     Raises:
@@ -136,13 +145,13 @@ def against(
     Args:
         bank: of at least two images.
         representation: (n, d) of the images, of any length.
-        scores: their own score (n,) and, for `consensus`, their `norm`, under the bank's names.
-        parts: whether to return `knn-distance` and `nearest`, which the others are made of, too.
+        scores: their own score (n,) under the bank's name; others are not read.
+        parts: whether to return `knn-distance`, which another is made of, too.
 
     Returns:
-        (n,) float64 by name, larger is less certain. A value depends on its image and on the bank
-        alone. Ranks go on linearly beyond the bank's own range: there `relative-distance` and
-        `consensus`, else in [0, 1], keep the order.
+        (n,) float64 by name, larger is less certain; `distance-ratio` is in (0, 1]. A value depends
+        on its image and on the bank alone. Ranks go on linearly beyond the bank's own range: there
+        `relative-distance` and `consensus`, else in [0, 1], keep the order.
 
     Raises:
         ConfigError: the bank has one image, or the own score is missing.
@@ -156,20 +165,15 @@ def against(
     if own.min() > 0:
         own, mine = np.log(own), np.log(np.maximum(mine, np.finfo(np.float64).tiny))
     z = normalise(representation)
-    similarity, level = _around(torch.from_numpy(bank.representation), z, own)
-    found = {
-        RELATIVE: mine - level,
-        DISTANCE: 1 - similarity[:, :NEIGHBOURS].mean(axis=1),
-        _NEAREST: 1 - similarity[:, 0],
-    }
+    near, wide, level = _around(torch.from_numpy(bank.representation), z, own)
+    found = {RELATIVE: mine - level, DISTANCE: near, DISTANCE_RATIO: (near + COPY) / (wide + COPY)}
 
     def ranked(name: str) -> np.ndarray:
         values = found.get(name, scores.get(name))
         return rank_among(bank.scores.get(name, values), values)
 
     found[RELATIVE_DISTANCE] = (ranked(RELATIVE) + ranked(DISTANCE)) / 2
-    if _NORM in scores:
-        found[CONSENSUS] = (ranked(bank.own) + ranked(_NEAREST) + ranked(_NORM)) / 3
+    found[CONSENSUS] = (ranked(bank.own) + ranked(DISTANCE_RATIO)) / 2
     return {n: values for n, values in found.items() if parts or n in SCORES}
 
 
@@ -211,26 +215,30 @@ def with_scores(features: Features, bank: Bank) -> Features:
 
 def _around(
     bank: torch.Tensor, queries: torch.Tensor, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines to the nearest 20 bank images and the mean of `own` over the nearest 200.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return 1 - mean cosine to the nearest 20 and to the nearest many, and the level around.
 
-    Nearest first, float64, without one copy of the image itself.
+    The level is the mean of `own` over the nearest 200 bank images. Float64, without one copy of
+    the image itself.
     """
     m = len(bank)
-    k = min(NEIGHBOURHOOD, m - 1)
+    many = min(max(m // WIDE, 2 * NEIGHBOURS), m - 1)
+    k = min(max(NEIGHBOURHOOD, many), m - 1)
     step = max(1, _ELEMENTS // m)
     values = torch.from_numpy(own)
-    near, level = [], []
+    near, wide, level = [], [], []
     for start in range(0, len(queries), step):
         similarity, position = (queries[start : start + step] @ bank.T).topk(k + 1, dim=1)
         copied = similarity[:, :1] >= 1 - COPY
         columns = torch.arange(k)[None] + copied.long()  # past the copy, which comes first
-        level.append(values[position.gather(1, columns)].mean(dim=1))
-        near.append(similarity.gather(1, columns[:, :NEIGHBOURS]).double())
-    return torch.cat(near).numpy(), torch.cat(level).numpy()
+        level.append(values[position.gather(1, columns[:, :NEIGHBOURHOOD])].mean(dim=1))
+        ordered = (1 - similarity.gather(1, columns[:, :many]).double()).clamp(min=0)
+        near.append(ordered[:, :NEIGHBOURS].mean(dim=1))
+        wide.append(ordered.mean(dim=1))
+    return torch.cat(near).numpy(), torch.cat(wide).numpy(), torch.cat(level).numpy()
 
 
 def offered(bank: Bank | None, own: str) -> Sequence[str]:
     """Return the scores that a saved model can give, the own one first."""
-    names = [] if bank is None else [name for name in bank.scores if name != _NEAREST]
+    names = [] if bank is None else list(bank.scores)
     return list(dict.fromkeys([own, *names]))

@@ -9,12 +9,14 @@ from torch import Tensor
 from cognates.config import RunConfig
 from cognates.data.images import Images
 from cognates.evaluation.features import extract
-from cognates.evaluation.relative import BANK_SIZE, Bank, bank_rows, make_bank
+from cognates.evaluation.knn import DISTANCE
+from cognates.evaluation.relative import BANK_SIZE, SCORES, Bank, bank_rows, make_bank
 from cognates.methods.base import Method
 from cognates.types import Features
 
 _PIECE = 512  # images at a time: a choice at random copies their pixels out of the memory map
 _REPRESENTATION, _SCORE = "representation", "score/"
+_FORMER = "nearest"  # a score that `consensus` was made of
 _OLD = "uncertainty"  # the one score of a bank written before there were several
 
 
@@ -62,7 +64,7 @@ def tensors(bank: Bank) -> dict[str, Tensor]:
 
 
 def of_tensors(found: dict[str, Tensor], *, own: str) -> Bank:
-    """Return the bank of a file; of one with a single score the others are computed again.
+    """Return the bank of a file; of an earlier version the scores against it are computed again.
 
     Raises:
         KeyError: it has no representation, or no own score.
@@ -77,5 +79,8 @@ def of_tensors(found: dict[str, Tensor], *, own: str) -> Bank:
         norm = np.linalg.norm(representation.astype(np.float64), axis=1)
         scores = {"norm": -norm, own: found[_OLD].numpy()}
         return make_bank(representation, scores, own=own)
+    if own in scores and len(representation) > 1 and not scores.keys() >= set(SCORES):
+        kept = scores.keys() - {*SCORES, DISTANCE, _FORMER}
+        return make_bank(representation, {name: scores[name] for name in kept}, own=own)
     unit = representation / np.maximum(np.linalg.norm(representation, axis=1, keepdims=True), 1e-12)
     return Bank(representation=unit, scores={**scores, own: scores[own]}, own=own)
