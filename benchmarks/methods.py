@@ -306,8 +306,9 @@ def _note(options: argparse.Namespace, runs: list[dict[str, Any]]) -> str:
         else "times are of training alone, one process at a time"
     )
     return (
-        f"{options.images} training images of {options.data or options.set}, {config['training']['epochs']} epochs "
-        f"of batch {config['training']['batch_size']}, `convnet` and one kind of view for all; "
+        f"{options.images} training images of {options.data or options.set}, "
+        f"{config['training']['epochs']} epochs of batch {config['training']['batch_size']}, "
+        "`convnet` and one kind of view for all; "
         "heads and optimiser are each recipe's. simve, vae, beta-vae and cr-vae have "
         "`vae-convnet`, the same convolutions with positions kept, and embed their latents; the "
         "first view of cr-vae is the whole image. vi-simsiam has the coupling cosine, whose "
