@@ -40,6 +40,8 @@ SHOWN = (
     ("few-labels", "accuracy-minus-pixels"),
 )
 
+PROTOCOLS = ("linear", "knn", "few-labels", "auroc-error")
+
 
 def main() -> None:
     """Run the benchmark."""
@@ -68,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grid", nargs="+", required=True, help="KEY=VALUE,VALUE of the record")
+    parser.add_argument("--only", nargs="+", default=list(PROTOCOLS), help="protocols to run")
     parser.add_argument("--name", help="of the result files; RECIPE-METHOD-choice if not given")
     parser.add_argument("--runs", type=Path, default=Path("runs/choose"))
     parser.add_argument("--threads", type=int, default=2)
@@ -90,7 +93,7 @@ def _try(options: argparse.Namespace, source: str, settings: list[str]) -> dict[
         if not (folder / "model" / "model.json").is_file():
             resumed = (folder / "config.json").is_file()
             cognates.train(**({"resume": folder} if resumed else {"config": wanted, "out": folder}))
-        results = cognates.evaluate(folder, only=["linear", "knn", "few-labels", "auroc-error"])
+        results = cognates.evaluate(folder, only=options.only)
     except (NonFiniteError, CollapseError) as error:
         return {"settings": settings, "failed": str(error), "results": []}
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()

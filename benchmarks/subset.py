@@ -15,6 +15,7 @@ import numpy as np
 
 from cognates.data import cache
 from cognates.data.images import Images
+from cognates.data.lock import locked
 
 
 def main() -> None:
@@ -40,6 +41,14 @@ def write_subset(
         heldout: take so many other training images for test.npz; None: the source's test images.
         seed: of the choice.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Several benchmarks begin at one time: the second would write over what the first one reads.
+    with locked(out.with_name(f"{out.name}.lock"), waiting=lambda: None):
+        _write(source, out, images, heldout, seed)
+    return out
+
+
+def _write(source: str, out: Path, images: int, heldout: int | None, seed: int) -> None:
     made = f"{source} {images} {heldout} {seed}"
     note = out / "made-from.txt"
     if note.is_file() and note.read_text(encoding="utf8") != made:
@@ -57,7 +66,6 @@ def write_subset(
         else:
             _save(out / "test.npz", train, np.sort(order[images : images + heldout]))
         note.write_text(made, encoding="utf8")  # last: without it the files are made again
-    return out
 
 
 def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -19,6 +19,7 @@ fits every dimension.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import ClassVar
 
 import torch
@@ -68,13 +69,16 @@ class MyMethod(Method):
         self.projector = projection_mlp(width, config.hidden, config.dim, layers=2)
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the two terms over the global batch."""
-        first, second = (self.projector(self.encoder(view)) for view in batch.views)
+        """Return the two terms over the global batch, averaged over pairs of views."""
         # The objective couples the images of a batch: gather the rows of all processes first (in
         # one process `gather` does nothing).
-        first, second = gather(first), gather(second)
-        terms = redundancy_reduction(first, second, weight=self.config.weight)
-        return Loss(terms, monitored=first.detach())
+        z = [gather(self.projector(self.encoder(view))) for view in batch.views]
+        found = [
+            redundancy_reduction(first, second, weight=self.config.weight)
+            for first, second in combinations(z, 2)
+        ]
+        terms = {name: torch.stack([pair[name] for pair in found]).mean() for name in found[0]}
+        return Loss(terms, monitored=z[0].detach())
 
     def embed(self, images: Tensor) -> Embedding:
         """Return the encoder's output, in float32, and no uncertainty."""

@@ -272,6 +272,7 @@ def test_every_recipe_builds_and_survives_its_record(method):
         "cifar10",
         "cifar10-generative",
         "cifar10-small",
+        "clip",
         "demo",
         "fashion-mnist",
         "fashion-mnist-generative",

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from cognates.methods import get, registry
+from cognates.methods.combined import Weights
 from cognates.networks.norm import synchronise
 from cognates.recipes import method_config
 from cognates.types import END, START, Batch
@@ -29,6 +30,10 @@ SCHEDULED = {
     "teacher_warmup": 0.6,
 }
 VARIANTS = {
+    "combined": (
+        {"weights": Weights(**dict.fromkeys(Weights.__annotations__, 0.5))},
+        {"weights": Weights(cosine=0.0, nce_alignment=1.0, hsic_dependence=1.0, decoder=0.0)},
+    ),
     "dino": ({"batch_norm": True, "global_views": 1},),
     "simclr": ({"decoupled": True},),
     "ssl-hsic": ({"target": False, "exact_up_to": 0, "features": 16}, {"kernel": "linear"}),
@@ -135,7 +140,7 @@ def test_all_registered_methods_are_here():
         assert all(variant.keys() <= known for variant in variants)
     names = [name for name, _ in _configs()]
     assert {name.split()[0] for name in names} == set(registry._BUILTIN)
-    assert len(registry._BUILTIN) == 15
+    assert len(registry._BUILTIN) == 16
     assert len(names) == len(registry._BUILTIN) + sum(map(len, VARIANTS.values()))
     assert all(get(name).name == name for name in registry._BUILTIN)
 

@@ -31,8 +31,9 @@ def kind():
             del sys.modules[name]
 
 
-def test_the_example_passes_the_standard_tests(kind):
-    check_method(kind(dim=16, hidden=16))
+@pytest.mark.parametrize("views", [2, 3])
+def test_the_example_passes_the_standard_tests(kind, views):
+    check_method(kind(dim=16, hidden=16), views=views)
 
 
 def test_the_example_is_short_and_loads_twice_without_harm(kind):

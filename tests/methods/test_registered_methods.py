@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -9,16 +10,20 @@ from types import ModuleType
 from typing import ClassVar
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from cognates.methods import MethodConfig, get, names, registry
 from cognates.methods.vicreg import VicRegConfig
 from cognates.recipes import method_config
 from cognates.testing import check_method
+from cognates.types import END, START, Batch
 from tests.small import SMALL
 
 
 def test_all_methods_are_registered_and_say_what_their_score_costs():
-    assert len(registry._BUILTIN) == 15
+    assert len(registry._BUILTIN) == 16
     assert set(registry._BUILTIN) <= set(names())
     assert all(issubclass(get(name), MethodConfig) for name in registry._BUILTIN)
 
@@ -27,6 +32,24 @@ def test_all_methods_are_registered_and_say_what_their_score_costs():
 @pytest.mark.parametrize("name", sorted(registry._BUILTIN))
 def test_the_standard_tests_hold_on_two_processes_as_well(name):
     check_method(method_config(name, **SMALL), views=2)
+
+
+@pytest.mark.parametrize("name", sorted(registry._BUILTIN))
+def test_each_of_three_views_has_a_say_in_the_loss_of_every_method(name):
+    config = method_config(name, **SMALL)
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(32, 9), nn.Tanh(), nn.Linear(9, 5))
+    method = config.completed(channels=2, image_size=4, views=3).build(encoder, width=5).train()
+    views = tuple(torch.rand(3, 8, 2, 4, 4))
+    words = torch.randint(3, SMALL["vocabulary"], (8, 3))
+    text = functional.pad(functional.pad(words, (1, 0), value=START), (0, 1), value=END)
+    batch = Batch(views=views, index=torch.arange(8), step=0, seed=0, text=text)
+    with torch.no_grad():
+        whole = copy.deepcopy(method)(batch).total
+        for number in range(3):
+            others = [view.flip(0) if i == number else view for i, view in enumerate(views)]
+            changed = copy.deepcopy(method)(batch._replace(views=tuple(others))).total
+            assert abs(changed - whole) > 1e-6 * abs(whole), f"view {number}"
 
 
 def test_an_entry_point_of_another_package_makes_a_method_known(monkeypatch):

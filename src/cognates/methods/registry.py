@@ -18,6 +18,7 @@ _BUILTIN = {
     "beta-vae": "cognates.methods.beta_vae",
     "byol": "cognates.methods.byol",
     "clip": "cognates.methods.clip",
+    "combined": "cognates.methods.combined",
     "cr-vae": "cognates.methods.cr_vae",
     "dino": "cognates.methods.dino",
     "loss-prediction": "cognates.methods.loss_prediction",

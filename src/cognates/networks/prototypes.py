@@ -73,8 +73,9 @@ class PrototypeHead(nn.Module):
         nn.init.normal_(self.prototypes)  # only the direction counts: uniform on the sphere
 
     def project(self, representation: Tensor) -> Tensor:
-        """Return b (n, bottleneck), of unit length."""
-        return functional.normalize(self.projector(representation), dim=-1)
+        """Return b (n, bottleneck), of unit length, in float32 or better also under autocast."""
+        b = self.projector(representation)
+        return functional.normalize(b.to(torch.promote_types(b.dtype, torch.float32)), dim=-1)
 
     def compare(self, projection: Tensor, *, frozen: bool = False) -> Tensor:
         """Return the logits (n, k) of b.

@@ -8,6 +8,7 @@ from cognates.objectives.generative import (
     elbo,
     group_elbo,
     importance_weighted_bound,
+    squared_error,
 )
 from cognates.objectives.inference import (
     categorical_terms,
@@ -42,6 +43,7 @@ __all__ = [
     "mc_info_nce",
     "negative_cosine",
     "product_of_experts",
+    "squared_error",
     "ssl_hsic",
     "variational_terms",
     "vi_simsiam",

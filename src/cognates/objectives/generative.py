@@ -212,6 +212,38 @@ def consistency_elbo(
         return {**terms, "consistency": weight * kl_divergence(views, image).sum(0).mean()}
 
 
+def squared_error(images: Float[Tensor, "v n c h w"], drawn: Float[Tensor, "v n c h w"]) -> Terms:
+    r"""Return how far drawn images lie from the real ones.
+
+    Formula: L = mean over views, images, channels and pixels of (x - x')^2; up to a factor and a
+    constant the negative log likelihood of normal pixels with one variance.
+
+    Args:
+        images: x, of any range.
+        drawn: x', what a decoder made of their representations.
+
+    Returns:
+        `reconstruction`: at least 0, squared units of x, a mean over everything. Computed in
+        float32 or better, whatever autocast says.
+
+    Raises:
+        ConfigError: the shapes differ or are not (v, n, c, h, w).
+
+    Example:
+        >>> x = torch.zeros(2, 3, 1, 4, 4)
+        >>> squared_error(x, x + 0.5)
+        {'reconstruction': tensor(0.2500)}
+    """
+    if images.ndim != 5 or images.shape != drawn.shape:
+        raise ConfigError(
+            "Expected real and drawn images of one shape (v, n, c, h, w), got "
+            f"{tuple(images.shape)} and {tuple(drawn.shape)}: stack the views on axis 0."
+        )
+    with torch.autocast(images.device.type, enabled=False):
+        kind = torch.promote_types(drawn.dtype, torch.float32)
+        return {"reconstruction": (drawn.to(kind) - images).square().mean()}
+
+
 def importance_weighted_bound(log_weights: Float[Tensor, "s ..."]) -> Float[Tensor, "s ..."]:
     r"""Return the importance-weighted bound on log p(x) for 1, 2, ... nested samples.
 

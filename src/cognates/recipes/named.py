@@ -70,6 +70,8 @@ def fashion_mnist(method: str = "vi-simsiam") -> RunConfig:
         return ssl_hsic.fashion_mnist()
     if method in baselines.METHODS:
         return baselines.adapted(fashion_mnist("simsiam"), method)
+    if method == clip.CLIP:
+        return clip.of_views(fashion_mnist("simsiam"))
     return RunConfig(
         method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
         encoder=EncoderConfig(name="convnet"),
@@ -86,6 +88,8 @@ def cifar10(method: str = "vi-simsiam") -> RunConfig:
         return ssl_hsic.cifar10()
     if method in baselines.METHODS:
         return baselines.long(cifar10("simsiam"), method)
+    if method == clip.CLIP:
+        return clip.of_views(cifar10("simsiam"))
     return RunConfig(
         method=method_config(method, dim=2048, hidden=2048, layers=2, predictor_hidden=512),
         encoder=EncoderConfig(name="resnet18", stem="small"),
@@ -102,6 +106,8 @@ def cifar10_small(method: str = "vi-simsiam") -> RunConfig:
         return ssl_hsic.cifar10_small()
     if method in baselines.METHODS:
         return baselines.adapted(cifar10_small("simsiam"), method)
+    if method == clip.CLIP:
+        return clip.of_views(cifar10_small("simsiam"))
     return RunConfig(
         method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
         encoder=EncoderConfig(name="convnet"),
@@ -118,6 +124,8 @@ def imagenette(method: str = "vi-simsiam") -> RunConfig:
         return ssl_hsic.imagenette()
     if method in baselines.METHODS:
         return baselines.long(imagenette("simsiam"), method)
+    if method == clip.CLIP:
+        return clip.of_views(imagenette("simsiam"))
     return RunConfig(
         method=method_config(method, dim=2048, hidden=2048, layers=3, predictor_hidden=512),
         encoder=EncoderConfig(name="resnet18", stem="standard"),
@@ -132,6 +140,8 @@ def imagenette_64(method: str = "vi-simsiam") -> RunConfig:
     """Return a run on ImageNette at 64 pixels that a CPU finishes in minutes."""
     if method in baselines.METHODS:
         return baselines.adapted(imagenette_64("simsiam"), method)
+    if method == clip.CLIP:
+        return clip.of_views(imagenette_64("simsiam"))
     return RunConfig(
         method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
         encoder=EncoderConfig(name="convnet"),
@@ -150,7 +160,18 @@ def imagenet(method: str = ssl_hsic.NAME) -> RunConfig:
 
 
 _METHODS = ("vi-simsiam", "simsiam")
-_SMALL_IMAGES = baselines.own("heads, optimiser and length of this library")
+_CLIP = (
+    "Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021), "
+    "https://arxiv.org/abs/2103.00020"
+)
+_PAIRED = {
+    clip.CLIP: {
+        "paper": f"{_CLIP}; two views in place of image and text, settings of this library",
+        "expected": "not measured",
+        "cost": "not measured",
+    }
+}
+_SMALL_IMAGES = {**baselines.own("heads, optimiser and length of this library"), **_PAIRED}
 _RIVALS = ("mc-info-nce", "loss-prediction")
 """Other learnt uncertainties, on the encoder and views of the methods above."""
 _UNMEASURED = {key: {"expected": "not measured", "cost": "not measured"} for key in _RIVALS}
@@ -179,7 +200,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="fashion-mnist",
             build=fashion_mnist,
-            methods=(*_METHODS, *_RIVALS, ssl_hsic.NAME, *baselines.METHODS),
+            methods=(*_METHODS, *_RIVALS, ssl_hsic.NAME, *baselines.METHODS, clip.CLIP),
             paper="settings of this library, those of the demo",
             data="Fashion-MNIST (MIT)",
             expected="linear .887, kNN .877 with SimSiam (pixels .844, .846), seed 0",
@@ -197,7 +218,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="cifar10",
             build=cifar10,
-            methods=(*_METHODS, ssl_hsic.NAME, *baselines.METHODS),
+            methods=(*_METHODS, ssl_hsic.NAME, *baselines.METHODS, clip.CLIP),
             paper=f"{_SIMSIAM}, appendix D",
             data="CIFAR-10 (research use)",
             expected="not measured; lightly has kNN .904 for SimSiam (k = 200, best test epoch)",
@@ -208,6 +229,7 @@ RECIPES: dict[str, Recipe] = {
                     "expected": "not measured",
                     "cost": "not measured; needs a GPU",
                 },
+                **_PAIRED,
                 **baselines.own(
                     "heads and optimiser of this library",
                     byol="not measured; lightly has kNN .910 (k = 200, best test epoch)",
@@ -219,7 +241,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="cifar10-small",
             build=cifar10_small,
-            methods=(*_METHODS, *_RIVALS, ssl_hsic.NAME, *baselines.METHODS),
+            methods=(*_METHODS, *_RIVALS, ssl_hsic.NAME, *baselines.METHODS, clip.CLIP),
             paper="settings of this library, for a CPU",
             data="CIFAR-10 (research use)",
             expected="20,000 images, 10 epochs: linear .505, kNN .441 with VI-SimSiam, seed 0",
@@ -251,7 +273,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="imagenette",
             build=imagenette,
-            methods=(*_METHODS, ssl_hsic.NAME, *baselines.METHODS),
+            methods=(*_METHODS, ssl_hsic.NAME, *baselines.METHODS, clip.CLIP),
             paper=f"{_SIMSIAM}, appendix A",
             data="ImageNette (research use)",
             expected="not measured; lightly has kNN .872 for SimSiam (800 epochs, best one)",
@@ -262,6 +284,7 @@ RECIPES: dict[str, Recipe] = {
                     "expected": "not measured",
                     "cost": "not measured; needs a GPU",
                 },
+                **_PAIRED,
                 **baselines.own(
                     "heads and optimiser of this library",
                     byol="not measured; lightly has kNN .887 (800 epochs, best one)",
@@ -274,7 +297,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="imagenette-64",
             build=imagenette_64,
-            methods=(*_METHODS, *baselines.METHODS),
+            methods=(*_METHODS, *baselines.METHODS, clip.CLIP),
             own=_SMALL_IMAGES,
             paper="settings of this library, for a CPU",
             data="ImageNette (research use)",
@@ -289,6 +312,15 @@ RECIPES: dict[str, Recipe] = {
             data="Flickr8k (research use)",
             expected="not measured",
             cost="not measured",
+        ),
+        Recipe(
+            name="clip",
+            build=clip.web,
+            methods=(clip.CLIP,),
+            paper=f"{_CLIP}, tables 18 and 19; ResNet-50 as torchvision has it",
+            data="pairs of image and text of your own; the paper's 400 million are not public",
+            expected="not measured",
+            cost="not measured; the paper's larger ResNet took 18 days on 592 GPUs",
         ),
         Recipe(
             name="fashion-mnist-generative",

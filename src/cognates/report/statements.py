@@ -240,6 +240,7 @@ _NAMES = {
     "beta-vae": "beta-VAE",
     "byol": "BYOL",
     "clip": "CLIP",
+    "combined": "Combined",
     "cr-vae": "CR-VAE",
     "dino": "DINO",
     "loss-prediction": "Loss-prediction",
