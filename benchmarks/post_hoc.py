@@ -64,6 +64,9 @@ def _write(name: str, done: list[dict[str, Any]]) -> None:
         of = {kind: [Result(**r) for r in found] for kind, found in run["results"].items()}
         accuracy = _cell(of["own"], "knn", "accuracy")
         kinds = [("post-hoc", OWN, "post-hoc head"), ("own", OWN, "trained with the encoder")]
+        kinds += [("post-hoc", "consensus", "consensus with the post-hoc head")]
+        kinds += [("own", "consensus", "consensus with the trained one")]
+        kinds += [("own", "distance-ratio", "distance-ratio")]
         kinds += [("own", score, score) for score in BASELINES]
         for kind, score, label in kinds:
             cells = [

@@ -1,7 +1,7 @@
 r"""Does an uncertainty learnt without labels find the errors? Three data sets, several seeds.
 
     python benchmarks/uncertainty_study.py cifar10 --variants joint cosine simsiam --seeds 0 1 2
-    python benchmarks/uncertainty_study.py imagenette --variants cosine --seeds 3 4 5 --name verdict
+    python benchmarks/uncertainty_study.py imagenette --variants cosine --seeds 3 4 5 --ood
 
 Every variant is a run of one recipe, with the same views of the same images. The score is set
 beside every baseline that costs no label, in each seed on the same test images: the difference to
@@ -32,7 +32,7 @@ from cognates.types import Result
 
 SETS: dict[str, dict[str, Any]] = {
     "fashion-mnist": {"recipe": "fashion-mnist", "epochs": 5, "ood": "dsprites"},
-    "cifar10": {"recipe": "cifar10-small", "images": 20_000, "epochs": 10, "ood": "imagenette"},
+    "cifar10": {"recipe": "cifar10-small", "images": 20_000, "epochs": 20, "ood": "imagenette"},
     "imagenette": {"recipe": "imagenette-64", "epochs": 12, "ood": "cifar10"},
 }
 """By data set: the recipe, the training images (all, if not given), the epochs that two CPU cores
@@ -57,10 +57,11 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
 }
 """By name, the method and its fields."""
 SCORES = (
-    *("concentration", "relative", "relative-distance", "consensus"),
+    *("concentration", "relative", "relative-distance", "distance-ratio", "consensus"),
     *("norm", "knn-distance", "view-disagreement", "max-softmax"),
 )
 """Ours, then the baselines; the last one reads labels."""
+PROTOCOLS = ["knn", "linear", "uncertainty", "crop", "corruption"]
 CORRUPTIONS = 6
 ENOUGH = 0.9
 """A mean uncertainty that follows severity: the Spearman correlation over six severities."""
@@ -84,7 +85,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=["cosine", "joint", "simsiam"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--only", nargs="+", default=["knn", "linear", "uncertainty"])
+    parser.add_argument("--only", nargs="+", default=PROTOCOLS)
+    parser.add_argument("--score", help="that stands for a run; its default if not given")
     parser.add_argument("--ood", action="store_true", help="compare with the other set too")
     parser.add_argument("--train-only", action="store_true", help="evaluate another time")
     parser.add_argument("--name", help="of the result files; uncertainty-SET if not given")
@@ -126,6 +128,7 @@ def _run(options: argparse.Namespace, variant: str, seed: int, source: str) -> d
             folder,
             only=options.only,
             ood=[chosen["ood"]] if options.ood else [],
+            score=options.score if variant != "simsiam" else None,
             device=options.device,
             progress=print,
         )

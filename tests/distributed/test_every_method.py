@@ -38,7 +38,7 @@ VARIANTS = {
     "simclr": ({"decoupled": True},),
     "ssl-hsic": ({"target": False, "exact_up_to": 0, "features": 16}, {"kernel": "linear"}),
     "vi-simsiam": (
-        {"family": "von-mises-fisher", "coupling": "cosine"},
+        {"family": "von-mises-fisher", "coupling": "joint"},
         {"coupling": "beta-nll", "activation": "exp"},
         {"posterior": "sampled", "concentration_input": "projection"},
     ),

@@ -6,16 +6,18 @@ r"""VI-SimSiam: SimSiam read as variational inference, with a learned concentrat
 
 Variants, by the configuration: the family, a posterior that is sampled, what kappa is read from and
 by which activation, and how its loss and the encoder's meet (`coupling`): the encoder may feel the
-density without the head (`detached`), less of it (`beta-nll`), or SimSiam's cosine instead, exactly
-as if there were no head (`cosine`).
+density as in the paper (`joint`), without the head (`detached`), less of it (`beta-nll`), or
+SimSiam's cosine instead, exactly as if there were no head (`cosine`). That is the default: it costs
+no accuracy, and its kappa finds more errors (`benchmarks/results/uncertainty-*-choice.md`).
 
 Representation Uncertainty in Self-Supervised Learning as Variational Inference (Nakamura, Okada and
 Taniguchi, 2023), https://arxiv.org/abs/2203.11437.
 
 The uncertainty of an image is u = (d-1)/(kappa + d-1), one minus the cosine to expect between its
-prediction and another view's projection. The paper has no official code: that the posterior is a
-point at the stopped target, that kappa is read from h, and its activation are choices made here.
-A sampled posterior lies around the stopped target with the target view's own kappa.
+prediction and another view's projection; the default score is the `consensus` of its rank and that
+of `distance-ratio` (`evaluation/relative.py`). The paper has no official code: that the posterior
+is a point at the stopped target, that kappa is read from h, and its activation are choices made
+here. A sampled posterior lies around the stopped target with the target view's own kappa.
 Every view passes through the networks on its own, as in SimSiam.
 """
 
@@ -57,7 +59,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 class ViSimSiam(Method):
     """VI-SimSiam's networks and loss."""
 
-    default_score = "concentration"
+    default_score = "consensus"
+    own_score = "concentration"
 
     def __init__(self, encoder: nn.Module, *, width: int, config: ViSimSiamConfig) -> None:
         """Put the heads on `encoder`, whose output is (n, width)."""
@@ -157,10 +160,11 @@ class ViSimSiamConfig(MethodConfig):
     """The distribution on the sphere."""
     per_dimension: bool = True
     """Divide the loss by d - 1, which keeps SimSiam's learning rates valid."""
-    coupling: Coupling = "joint"
-    """How the density and the encoder meet. joint: both learn from it; detached: the head's
-    gradient stops at its input; cosine: the encoder learns from SimSiam's cosine alone, the head
-    from the density; beta-nll: joint, with pairs weighted by kappa to the power -beta."""
+    coupling: Coupling = "cosine"
+    """How the density and the encoder meet. cosine: the encoder learns from SimSiam's cosine alone,
+    and is SimSiam's to the bit, the head from the density; joint, the paper's: both learn from it;
+    detached: the head's gradient stops at its input; beta-nll: joint, with pairs weighted by kappa
+    to the power -beta."""
     beta: float = 0.5
     """Of beta-nll, from 0 (joint) to 1 (the pull on a prediction is free of kappa)."""
     posterior: Posterior = "delta"
