@@ -101,7 +101,9 @@ def changes() -> dict[str, Change]:
         return corrupt(images, name, int(level), index=index, seed=seed)
 
     return {
-        f"{CORRUPTED}{name}": Change(apply=partial(apply, name), levels=LEVELS)
+        f"{CORRUPTED}{name}": Change(
+            apply=partial(apply, name), levels=LEVELS, depends=repr(STRENGTHS)
+        )
         for name in CORRUPTIONS
     }
 

@@ -19,11 +19,11 @@ from cognates.evaluation.sweeps import (
     FRACTION,
     FRACTIONS,
     RANDOM_CROP,
-    part_of_sweep,
+    same_images,
     sweep_name,
     swept_beside,
 )
-from cognates.evaluation.uncertainty import compared
+from cognates.evaluation.uncertainty import LABELLED, compared
 from cognates.types import Features, Result
 
 
@@ -60,24 +60,21 @@ def crop(
         score: others[sweep_name(RANDOM_CROP, score, default)]
         for score in swept_beside(RANDOM_CROP, default, others)
     }
-    sizes = [len(own.index), *(len(swept.index) for swept in beside.values())]
     results = []
     for measure, estimate in (("bigger", _bigger), ("spearman", _follows)):
-        for size in dict.fromkeys(sizes):  # scores of the same images are compared together
-            same = {score: swept for score, swept in beside.items() if len(swept.index) == size}
-            part = part_of_sweep(own, next(iter(same.values()), own).index)
+        for part, same, few in same_images(own, beside):
             found = compared(
                 "crop",
                 f"{measure}/",
-                {name: estimate(swept, seed) for name, swept in {default: part, **same}.items()},
+                {name: estimate(swept, seed) for name, swept in same.items()},
                 part,
                 seed=seed,
                 settings={"fractions": list(FRACTIONS)},
-                baselines=tuple(same),
+                baselines=[score for score in same if score not in LABELLED],
             )
             # the default of few images is there for the differences alone
-            few = f"{measure}/{default}" if size != len(own.index) else ""
-            results += [r for r in found if r.metric != few and not r.metric.endswith("-best")]
+            left_out = f"{measure}/{default}" if few else ""
+            results += [r for r in found if r.metric != left_out and not r.metric.endswith("-best")]
     return results
 
 

@@ -23,7 +23,7 @@ from cognates.errors import StorageError
 from cognates.evaluation import drawn, relative
 from cognates.evaluation.augmentation import RECIPES, augmented_pair, feature_name
 from cognates.evaluation.augmentation import reference as reference_recipe
-from cognates.evaluation.corruption import CORRUPTED, STRENGTHS
+from cognates.evaluation.corruption import CORRUPTED
 from cognates.evaluation.features import (
     Transform,
     by_views,
@@ -302,10 +302,10 @@ class FeaturePass:
             against: dict[str, object] = {"bank": self._key(train, weights)} if of_bank else {}
             if bank is not None and score in relative.SCORES:
                 against |= {"compared": bank.digest}
-            against |= {"strengths": repr(STRENGTHS)} if corrupted else {}
-            for change in changes:
+            for change, kind in changes.items():
                 name = sweep_name(change, score, default)
-                key = self._key(test, weights, sweep=name, specs=specs, seed=self.seed, **against)
+                more = {**against, **({"strengths": kind.depends} if kind.depends else {})}
+                key = self._key(test, weights, sweep=name, specs=specs, seed=self.seed, **more)
                 found[name] = self._kept(f"trained-{name}", key, lambda name=name: one(name))
         return found
 

@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,8 @@ class Change:
     levels: tuple[float, ...]
     about: Callable[[np.ndarray, int], Mapping[str, np.ndarray]] = lambda index, seed: {}
     """Targets that say what was done to each image, of their numbers and the seed."""
+    depends: str = ""
+    """What is done beyond the name and the levels: a kept sweep of another text is made again."""
 
 
 def sweep(
@@ -183,6 +185,24 @@ def swept_beside(change: str, default: str | None, others: Mapping[str, Features
     } - {default}
     first = [score for score in (*LABEL_FREE, *DRAWN) if score in swept]
     return [*first, *sorted(swept - {*first})]
+
+
+def same_images(
+    own: Features, beside: Mapping[str, Features]
+) -> Iterator[tuple[Features, dict[str, Features], bool]]:
+    """Yield scores that saw the same images, those of all images first.
+
+    Args:
+        own: the default score's sweep.
+        beside: those of other scores, of the same images or of some of them.
+
+    Yields:
+        The default's sweep of these images; by name it and the others; whether they are few.
+    """
+    for size in dict.fromkeys([len(own.index), *(len(swept.index) for swept in beside.values())]):
+        same = {score: swept for score, swept in beside.items() if len(swept.index) == size}
+        part = part_of_sweep(own, next(iter(same.values()), own).index)
+        yield part, {str(own.default_score): part, **same}, size != len(own.index)
 
 
 @dataclass(frozen=True, kw_only=True)

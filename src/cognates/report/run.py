@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from cognates.report import content, drawn, figures, readings, statements, trials
+from cognates.report import content, drawn, effects, figures, readings, statements, trials
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -47,6 +47,7 @@ def section(record: RunRecord) -> Section:
         learnt(record),
         trust(record),
         trials.part(record),
+        effects.part(record),
         pictures(record),
         drawn.part(record),
         without_labels(record),
