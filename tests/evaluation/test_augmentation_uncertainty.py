@@ -98,7 +98,7 @@ def test_means_rises_and_shares_are_those_of_their_definitions() -> None:
     blank = swept(table, "relative")
     found = augmentation_uncertainty(blank, blank, seed=0, others=others)
     results = {r.metric: r for r in found}
-    assert len(found) == len(results) == 2 + 3 + 4 + 3
+    assert len(found) == len(results) == 2 + 3 + 5 + 3
     assert results["unchanged/uncertainty"].value == pytest.approx(table[:, 0].mean())
     assert results["flip/uncertainty-1"].value == pytest.approx(table[:, 1].mean())
     rise = results["flip/rise-1"]
@@ -159,6 +159,8 @@ def test_the_suite_leaves_out_colours_of_grey_images_and_keeps_its_sweep(
     run = {"only": ["augmentation-uncertainty"], "progress": lines.append, **kind}
     results = evaluate(method, *images, **run)
     assert not [r for r in results if r.error]
+    marks = {r.flags for r in results if r.metric.endswith("/max-softmax")}
+    assert marks == {("needs-labels",)}
     names = {r.metric.partition("/")[0] for r in results}
     assert names == {"unchanged", *GREY}
     assert any("augmented-crop" in line for line in lines)

@@ -20,8 +20,14 @@ from cognates.data.corrupt import uniform_of
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap
 from cognates.evaluation.measures import Estimate
-from cognates.evaluation.sweeps import Change, same_images, sweep_name, swept_beside
-from cognates.evaluation.uncertainty import LABELLED, compared
+from cognates.evaluation.sweeps import (
+    Change,
+    drawn_like,
+    same_images,
+    sweep_name,
+    swept_beside,
+)
+from cognates.evaluation.uncertainty import LABELLED, RANDOM, compared
 from cognates.random import fold_in
 from cognates.types import Features, Result
 
@@ -196,8 +202,8 @@ def augmentation_uncertainty(
     kappa / (d - 1) = 1/u - 1 of that score, which is free of the dimension d; and
     `A/less-certain-S/SCORE`, the share of images with u(image) < u(augmented), in which a tie
     counts as a failure, with the default's paired differences
-    `A/less-certain-S/default-minus-SCORE` to the scores that need no labels. `unchanged/uncertainty` and `unchanged/kappa` are of the
-    images as they are.
+    `A/less-certain-S/default-minus-SCORE` to the scores that need no labels.
+    `unchanged/uncertainty` and `unchanged/kappa` are of the images as they are.
 
     Args:
         train: not used.
@@ -226,6 +232,7 @@ def augmentation_uncertainty(
             score: others[sweep_name(change, score, default)]
             for score in swept_beside(change, default, others)
         }
+        beside[RANDOM] = drawn_like(own, change, seed)
         concentration = own if default == CONCENTRATION else beside.get(CONCENTRATION)
         if not results:
             results += _unaugmented(own, concentration, seed)

@@ -197,6 +197,7 @@ def evaluate(
         say=progress or (lambda line: None),
         bank=bank,
         default_score=default_score,
+        grid=grid,
     )
     whole, given = test, train
     train, test = _taken(train, test, images, named, seed)
