@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cognates.report import figures
+from cognates.report import figures, scores
 from cognates.report.blocks import Cell, Column, Drawing, Part, Row, Table, cell
 from cognates.report.collect import RunRecord
 from cognates.types import Result
@@ -76,8 +76,8 @@ def part(record: RunRecord) -> Part | None:
     text = (
         f"The same {unchanged.n:,} test images under one augmentation at a time. The method is "
         "trained to give an image's views one representation, and to say how well it can: what "
-        "raises the uncertainty is what it cannot see past. First the strongest changes, for every "
-        "score: the model's own, then those that any encoder has."
+        "raises the uncertainty is what it cannot see past. First the strongest changes, for the "
+        "model's own score and those that any encoder has."
     )
     if any(_STAR & set(r.flags) for r in found):
         text += " * uses labels or several passes."
@@ -137,7 +137,9 @@ def _table(found: Sequence[Result], names: Sequence[str]) -> Table:
         for r in found
         if r.metric.endswith(f"/{r.settings['score']}") and f"/{_SHARE}-" in r.metric
     }
-    scores = {key[2]: bool(_STAR & set(r.flags)) for key, r in shares.items()}
+    marked = {key[2]: bool(_STAR & set(r.flags)) for key, r in shares.items()}
+    own = next((key[2] for key, r in shares.items() if "default" in r.flags), None)
+    columns = scores.few(marked, own)
     rows = []
     for name in names:
         strengths = [strength for augmentation, strength, _ in shares if augmentation == name]
@@ -148,10 +150,10 @@ def _table(found: Sequence[Result], names: Sequence[str]) -> Table:
             unit = _unit(found, name)
             label = name.capitalize()
             label += "" if unit == _SWITCH else f" {_tick(strength, unit)}"
-            cells = [cell(shares.get((name, strength, s)), fraction=True) for s in scores]
+            cells = [cell(shares.get((name, strength, s)), fraction=True) for s in columns]
             rows.append(Row(label, cells or [Cell("–")], "" if unit == _SWITCH else unit))
-    columns = [Column(score + (" *" if marked else "")) for score, marked in scores.items()]
-    return Table("images that become less certain, %", columns, rows)
+    heads = [Column(score + (" *" if marked[score] else "")) for score in columns]
+    return Table("images that become less certain, %", heads, rows)
 
 
 def _is_of(result: Result, name: str) -> bool:

@@ -125,11 +125,19 @@ def _apart(
     low, high = min(present), max(present)
     margin = 0.04 * max(high - low, 0.02)
     axes.set_ylim(low - margin, high + margin)
-    step = (high - low + 2 * margin) / 18  # a line of text is about an eighteenth of the height
+    inches = axes.bbox.height / axes.figure.dpi
+    bottom, top = axes.get_ylim()
+    step = (top - bottom) * 0.155 / inches  # a line of text of 8.5 points is .155 inches high
     heights = list(ends)
-    order = sorted(range(len(ends)), key=lambda i: ends[i])
+    # of lines that end together the name of the higher one stands higher
+    means = [float(np.mean([r.value for r in rows])) for rows in series.values()]
+    order = sorted(range(len(ends)), key=lambda i: (ends[i], means[i]))
     for below, above in pairwise(order):
         heights[above] = max(heights[above], heights[below] + step)
+    highest = top - step / 2
+    for number in reversed(order):  # what was pushed out of the axes pushes the others down
+        heights[number] = min(heights[number], highest)
+        highest = heights[number] - step
     return heights
 
 
@@ -271,7 +279,10 @@ def curves(
     figure, axes = _canvas(*((7.6, 2.6) if wide else (3.6, 1.9)), left=0.08 if wide else 0.15)
     for position, (name, (x, y)) in enumerate(series.items()):
         colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
-        axes.plot(x, y, color=colour, linewidth=1.7 if position == 0 else 1.3, label=name)
+        # beyond the colours that there are lines are dashed
+        style = "-" if position < len(SERIES) else (0, (4, 2))
+        width = 1.9 if position == 0 else 1.3
+        axes.plot(x, y, color=colour, linewidth=width, linestyle=style, label=name)
     if reference is not None:
         axes.axhline(reference, color=_PLACEHOLDERS["muted"], linewidth=1, linestyle=(0, (3, 3)))
     axes.grid(axis="y", color=_PLACEHOLDERS["grid"], linewidth=0.8)
@@ -289,6 +300,7 @@ def _name_lines(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence
     heights = _apart([row[-1].value for row in rows.values()], axes, rows)
     ends = [max(x) for x, _ in series.values()]
     low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
     axes.set_xlim(low, high + 0.2 * (high - low))  # room for the names
     for position, (name, end, height) in enumerate(zip(series, ends, heights, strict=True)):
         colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
