@@ -94,7 +94,7 @@ def test_the_table_has_the_strongest_changes_of_every_score(written):
 def test_the_page_shows_it_escaped(written):
     folder = written(kappa=False)
     text = report.write([folder]).read_text(encoding="utf8")
-    assert "What each augmentation does to it" in text
+    assert "What each augmentation does to the uncertainty" in text
     assert "Concentration κ" not in text
     assert "share of the &lt;area&gt;" in text
     assert "<area>" not in text

@@ -74,14 +74,15 @@ def part(record: RunRecord) -> Part | None:
             )
             drawings.append(Drawing(kind.title, drawing, kind.caption, wide=True))
     text = (
-        f"The same {unchanged.n:,} test images under one augmentation at a time. The method is "
-        "trained to give an image's views one representation, and to say how well it can: what "
-        "raises the uncertainty is what it cannot see past. First the strongest changes, for the "
-        "model's own score and those that any encoder has."
+        f"The same {unchanged.n:,} test images under one augmentation at a time: what raises the "
+        "uncertainty is what the model has not learnt to see past. First the strongest changes, "
+        "for the model's own score and those that any encoder has."
     )
     if any(_STAR & set(r.flags) for r in found):
         text += " * uses labels or several passes."
-    return Part("What each augmentation does to it", text, [_table(found, names)], drawings)
+    return Part(
+        "What each augmentation does to the uncertainty", text, [_table(found, names)], drawings
+    )
 
 
 def _panel(found: Sequence[Result], name: str, kind: _Kind, start: Result | None) -> figures.Panel:
