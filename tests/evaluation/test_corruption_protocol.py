@@ -45,7 +45,7 @@ def test_the_three_correlations_are_those_of_their_definitions(tables) -> None:
     others = {f"corruption-{name}-test": swept(t, "relative") for name, t in tables.items()}
     blank = swept(tables["noise"], "relative")
     results = {r.metric: r for r in corruption(blank, blank, seed=0, others=others)}
-    assert len(results) == 4 * 3 + 3 * 6
+    assert len(results) == 4 * 3 * 2 + 3 * 6  # `random` beside
     severity = np.array(LEVELS)
     means = {measure: [] for measure in MEASURES}
     for name, table in tables.items():
@@ -81,7 +81,7 @@ def test_baselines_stand_beside_and_few_images_are_compared_with_the_same_few(ta
     blank = swept(tables["noise"], "relative")
     found = corruption(blank, blank, seed=0, others=others)
     results = {r.metric: r for r in found}
-    assert len(found) == len(results) == 4 * 3 * 5 + 3 * 6
+    assert len(found) == len(results) == 4 * 3 * 6 + 3 * 6
     own = results["jpeg/per-image/relative"]
     assert results["jpeg/per-image/norm"].value == pytest.approx(-own.value)
     gap = results["jpeg/per-image/default-minus-norm"]
@@ -91,6 +91,9 @@ def test_baselines_stand_beside_and_few_images_are_compared_with_the_same_few(ta
     assert some.value == pytest.approx(2 * part)
     assert (some.n, gap.n) == (10, 40)
     assert results["all/overall/view-disagreement"].flags == ("eight-passes",)
+    chance = results["all/per-image/random"]
+    assert abs(chance.value) < 4 / (3 * 40 * 5) ** 0.5  # of n ranks the variance is 1 / (n - 1)
+    assert chance.flags == ("sanity",)
 
 
 def test_accuracy_stands_beside_where_there_are_labels(tables) -> None:
@@ -105,7 +108,7 @@ def test_accuracy_stands_beside_where_there_are_labels(tables) -> None:
     results = {r.metric: r for r in corruption(blank, blank, seed=0, others=others)}
     values = [results[f"blur/accuracy-{level}"].value for level in range(6)]
     assert values == pytest.approx([1, 0.875, 0.75, 0.625, 0.5, 0.375])
-    assert len(results) == 4 * 3 + 3 * 12
+    assert len(results) == 4 * 3 * 2 + 3 * 12
 
 
 def test_there_is_nothing_to_say_without_a_sweep(tables) -> None:
@@ -145,7 +148,10 @@ def test_the_suite_makes_the_corrupted_images_and_reads_their_scores(
     metrics = {r.metric for r in results}
     assert {"all/per-image/default-minus-knn-distance", "jpeg/accuracy-5"} <= metrics
     # test images are fewer than the few of view disagreement: all scores saw the same
-    assert len(metrics) == 3 * 3 * (7 + 6) + 2 * 12  # three of the scores are against the bank
+    # three of the scores are against the bank; max-softmax and random are compared with none
+    assert len(metrics) == 3 * 3 * (9 + 6) + 2 * 12
+    flags = {r.flags for r in results if r.metric.endswith("/max-softmax")}
+    assert flags == {("needs-labels",)}
     kind["out"] = None
     free = evaluate(method, *unlabelled, only=["corruption"], images=15, **kind)
-    assert len(free) == 3 * 3 * (7 + 6) + 2 * 6
+    assert len(free) == 3 * 3 * (8 + 6) + 2 * 6

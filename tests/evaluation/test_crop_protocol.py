@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cognates.errors import DataError
+from cognates.evaluation import linear
 from cognates.evaluation.crops import crop
-from cognates.evaluation.features import Transform, score_views
+from cognates.evaluation.features import Transform, extract, score_views
 from cognates.evaluation.ranks import spearman
 from cognates.evaluation.sweeps import crop as centre_crop
 from cognates.evaluation.sweeps import fractions, random_crop, sweep
@@ -30,7 +31,8 @@ def test_the_share_of_larger_uncertainties_counts_ties_as_failures() -> None:
     own = swept([1, 2, 3, 4], [2, 2, 4, 3], "relative")
     found = crop(own, own, seed=0, others={"random-crop-test": own})
     results = {r.metric: r for r in found}
-    assert set(results) == {"bigger/relative", "spearman/relative"}
+    both = ("relative", "random")
+    assert set(results) == {f"{m}/{score}" for m in ("bigger", "spearman") for score in both}
     assert results["bigger/relative"].value == 0.5
     less = -own.targets["fraction"]
     assert results["spearman/relative"].value == pytest.approx(
@@ -38,7 +40,7 @@ def test_the_share_of_larger_uncertainties_counts_ties_as_failures() -> None:
     )
     constant = swept(np.zeros(9), np.zeros(9), "relative")
     found = crop(own, own, seed=0, others={"random-crop-test": constant})
-    assert [r.value for r in found] == [0, 0]
+    assert [r.value for r in found if "random" not in r.metric] == [0, 0]
 
 
 def test_baselines_are_compared_on_the_images_that_both_saw() -> None:
@@ -55,7 +57,7 @@ def test_baselines_are_compared_on_the_images_that_both_saw() -> None:
     }
     found = crop(own, own, seed=0, others=others)
     results = {r.metric: r for r in found}
-    assert len(found) == len(results) == 2 * (3 + 2)
+    assert len(found) == len(results) == 2 * (4 + 2)
     larger = (part > whole).mean()
     assert results["bigger/relative"].value == pytest.approx(larger)
     assert results["bigger/default-minus-norm"].value == pytest.approx(2 * larger - 1)
@@ -102,4 +104,41 @@ def test_a_random_crop_is_the_centre_of_its_side_and_is_what_the_sweep_scores(
     assert np.array_equal(own.scores["0.00"], found["crop-test"].scores["0.00"])
     results = crop(own, own, seed=0, others=found)
     assert not [r for r in results if r.error]
-    assert replace(own).default_score == "concentration"
+    assert own.default_score == "concentration"
+
+
+def test_max_softmax_of_the_crops_stands_beside_and_is_compared_with_nothing(
+    method, images, spec
+) -> None:
+    kind = {"views": [spec], "size": 16, "mean": (0.3,), "std": (0.2,)}
+    train, test = (extract(method, some, **kind) for some in images)
+    probe = linear.predict(train, test, grid=3)
+    assert np.allclose(probe.confidence_of(test.representation), probe.confidence, rtol=1e-9)
+    found = sweep(method, images[1], limit=20, batch_size=7, seed=2, probe=probe, **kind)
+    swept = found["random-crop-max-softmax-test"]
+    raw = torch.from_numpy(images[1].pixels[swept.index]).float() / 255
+    made = random_crop(raw, torch.from_numpy(swept.index), 2)
+    seen = score_views(method, made, spec=None, transform=Transform.of(16, (0.3,), (0.2,)))[0]
+    crops = replace(test, representation=seen, index=swept.index, scores={}, targets={}, path=None)
+    expected = 1 - linear.predict(train, crops, grid=3).confidence
+    assert np.allclose(swept.scores["1.00"], expected, atol=1e-6)
+    results = {r.metric: r for r in crop(swept, swept, seed=0, others=found)}
+    assert results["bigger/max-softmax"].flags == ("needs-labels",)
+    assert results["bigger/random"].flags == ("sanity",)
+    assert "bigger/default-minus-norm" in results
+    assert not {"bigger/default-minus-max-softmax", "bigger/default-minus-random"} & set(results)
+
+
+def test_a_score_that_knows_nothing_is_as_often_larger_as_not() -> None:
+    own = swept(np.zeros(900), np.ones(900), "relative")
+    found = crop(own, own, seed=0, others={"random-crop-test": own})
+    values = {r.metric: r.value for r in found}
+    assert abs(values["bigger/random"] - 0.5) < 4 * 0.5 / 30  # four standard errors
+    assert abs(values["spearman/random"]) < 4 / 30
+
+
+def test_a_probe_needs_two_classes(make_features) -> None:
+    known = make_features(30)
+    assert linear.learnable(known)
+    assert not linear.learnable(replace(known, targets={"label": np.zeros(30, dtype=int)}))
+    assert not linear.learnable(replace(known, targets={}))

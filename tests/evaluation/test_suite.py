@@ -62,7 +62,7 @@ def test_one_call_gives_all_records_files_and_progress(
         ["trained-train", "trained-test", "untrained-train", "untrained-test", "pixels-train",
          "pixels-test", "trained-crop-test", "trained-blur-test", "trained-random-crop-test"]
         + [f"trained-{c}-{s}-test" for c in ("crop", "blur", "random-crop")
-           for s in ("norm", "knn-distance", "view-disagreement", *SCORES)]
+           for s in ("norm", "knn-distance", "view-disagreement", "max-softmax", *SCORES)]
         + ["trained-train-relative", "trained-test-relative"]
         + [f"{s}-view{v}-test" for s in ("trained", "untrained", "pixels") for v in (1, 2)]
     )  # fmt: skip
@@ -178,7 +178,7 @@ def test_protocols_are_named_singly_or_by_group_and_run_in_the_suites_order() ->
     assert [p.name for p in resolve(["ood", "corruption"])] == ["corruption", "ood"]
     assert {p.name for p in resolve(None)} == LABELLED | LABEL_FREE
     assert [p.name for p in resolve(["knn-200"])] == ["knn-200"]
-    assert len(PROTOCOLS) == 31
+    assert len(PROTOCOLS) == 32
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
     assert {name for group in suite.GROUPS.values() for name in group} <= set(PROTOCOLS)
 

@@ -40,9 +40,9 @@ class Command:
     """Protocols or groups: knn, linear, few-labels, uncertainty (deciles, auroc-error, r-auroc,
     aurc, augrc, risk, calibration), retrieval, spread, sensitivity, crop; generative
     (reconstruction, elbo, generation, generated-views), run where a method draws images; and, run
-    only where they are named, corruption, ood (with --ood), mlp, knn-vote, knn-200, gmm, kmeans,
-    clustering, augmentation, celeba (several label columns), dsprites (its factors),
-    dependence, theory."""
+    only where they are named, corruption, augmentation-uncertainty, ood (with --ood), mlp,
+    knn-vote, knn-200, gmm, kmeans, clustering, augmentation, celeba (several label columns),
+    dsprites (its factors), dependence, theory."""
     ood: Sources = ()
     """Other sources, whose images the uncertainty should tell from the run's: protocol ood, and
     without --only nothing else."""
@@ -129,7 +129,7 @@ def table(results: Sequence[Result], *, most: int | None = None) -> str:
     return columns(rows[:most], heads=["", *SUBJECTS]) if rows else "Nothing was measured."
 
 
-_LONG = ("aurc", "augrc", "risk", "corruption", "ood")
+_LONG = ("aurc", "augrc", "risk", "corruption", "augmentation-uncertainty", "ood")
 _POINTS = re.compile(r"/(risk-at-(?!80|95)|uncertainty-|accuracy-)\d+|^(linear|knn)/error-rate$")
 
 

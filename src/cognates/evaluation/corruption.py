@@ -19,8 +19,15 @@ from cognates.evaluation.measures import Estimate
 from cognates.evaluation.ranks import spearman
 from cognates.evaluation.sensitivity import per_image_spearman
 from cognates.evaluation.subjects import TARGET
-from cognates.evaluation.sweeps import PREDICTED, Change, part_of_sweep, sweep_name, swept_beside
-from cognates.evaluation.uncertainty import compared
+from cognates.evaluation.sweeps import (
+    PREDICTED,
+    Change,
+    drawn_like,
+    part_of_sweep,
+    sweep_name,
+    swept_beside,
+)
+from cognates.evaluation.uncertainty import LABELLED, RANDOM, compared
 from cognates.types import Features, Result
 
 LEVELS = tuple(float(severity) for severity in range(SEVERITIES + 1))
@@ -41,14 +48,15 @@ def corruption(
     Metrics, for the corruption C: `C/mean-spearman/SCORE`, that of the mean uncertainty at each
     severity (six points: coarse); `C/per-image/SCORE`, the mean over images of that of one image,
     which removes what differs between images; `C/overall/SCORE`, over all images and severities;
-    with each the default's paired differences to the scores of any method. `all/...` are the means
-    over corruptions. `C/uncertainty-S` is the default's mean at severity S, and, where there are
-    labels, `C/accuracy-S` that of the 20 nearest neighbours.
+    with each the default's paired differences to the scores that need no labels. `all/...` are the
+    means over corruptions. `max-softmax` reads the training images' labels and is there where they
+    are; `random` is a sanity row. `C/uncertainty-S` is the default's mean at severity S, and, where
+    there are labels, `C/accuracy-S` that of the 20 nearest neighbours.
 
     Args:
         train: not used.
         test: not used.
-        seed: of the resamples.
+        seed: of the resamples and the random score.
         others: `corruption-C-test` and `corruption-C-SCORE-test`, as the sweep makes them.
 
     Returns:
@@ -58,7 +66,7 @@ def corruption(
         DataError: there is no sweep.
     """
     del train, test
-    tables = _tables(others or {})
+    tables = _tables(others or {}, seed)
     results = []
     for name, (default, _) in tables.items():
         results += _levels(name, default, seed)
@@ -84,7 +92,7 @@ def corruption(
                     part,
                     seed=seed,
                     settings={"severities": list(LEVELS)},
-                    baselines=tuple(estimates),
+                    baselines=[score for score in estimates if score not in LABELLED],
                 )
                 # of few images the default is there for the differences alone
                 left_out = f"{name}/{measure}/{few}"
@@ -101,7 +109,9 @@ def changes() -> dict[str, Change]:
         return corrupt(images, name, int(level), index=index, seed=seed)
 
     return {
-        f"{CORRUPTED}{name}": Change(apply=partial(apply, name), levels=LEVELS)
+        f"{CORRUPTED}{name}": Change(
+            apply=partial(apply, name), levels=LEVELS, depends=repr(STRENGTHS)
+        )
         for name in CORRUPTIONS
     }
 
@@ -110,7 +120,7 @@ Tables = Mapping[str, tuple[Features, Mapping[str, Features]]]
 """By corruption: the default score's sweep, and those of the other scores."""
 
 
-def _tables(others: Mapping[str, Features]) -> Tables:
+def _tables(others: Mapping[str, Features], seed: int) -> Tables:
     found = {}
     for name in CORRUPTIONS:
         change = f"{CORRUPTED}{name}"
@@ -121,6 +131,7 @@ def _tables(others: Mapping[str, Features]) -> Tables:
             score: others[sweep_name(change, score, own.default_score)]
             for score in swept_beside(change, own.default_score, others)
         }
+        beside[RANDOM] = drawn_like(own, change, seed)
         found[name] = (own, beside)
     if not found:
         raise DataError(

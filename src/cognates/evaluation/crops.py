@@ -19,11 +19,12 @@ from cognates.evaluation.sweeps import (
     FRACTION,
     FRACTIONS,
     RANDOM_CROP,
-    part_of_sweep,
+    drawn_like,
+    same_images,
     sweep_name,
     swept_beside,
 )
-from cognates.evaluation.uncertainty import compared
+from cognates.evaluation.uncertainty import LABELLED, RANDOM, compared
 from cognates.types import Features, Result
 
 
@@ -35,13 +36,15 @@ def crop(
     The crop has the side f min(H, W), f ~ U(.1, .75) fixed for each image, and is resized back.
     Metrics: `bigger/SCORE`, the share with u(x) < u(crop), in which a tie is a failure, so that a
     constant score has 0; `spearman/SCORE`, Spearman's correlation of u(crop) and -f. With each go
-    the default's paired differences `bigger/default-minus-SCORE` and so on, over the images that
-    both scores have seen (`view-disagreement`: few). Only for images of single objects.
+    the default's paired differences `bigger/default-minus-SCORE` and so on to the scores that need
+    no labels, over the images that both scores have seen (`view-disagreement`: few). `max-softmax`
+    reads the training images' labels and is there where they are; `random` is a sanity row. Only
+    for images of single objects.
 
     Args:
         train: not used.
         test: not used.
-        seed: of the resamples.
+        seed: of the resamples and the random score.
         others: `random-crop-test` and `random-crop-SCORE-test`, as `sensitivity.sweep` makes them.
 
     Raises:
@@ -60,24 +63,22 @@ def crop(
         score: others[sweep_name(RANDOM_CROP, score, default)]
         for score in swept_beside(RANDOM_CROP, default, others)
     }
-    sizes = [len(own.index), *(len(swept.index) for swept in beside.values())]
+    beside[RANDOM] = drawn_like(own, RANDOM_CROP, seed)
     results = []
     for measure, estimate in (("bigger", _bigger), ("spearman", _follows)):
-        for size in dict.fromkeys(sizes):  # scores of the same images are compared together
-            same = {score: swept for score, swept in beside.items() if len(swept.index) == size}
-            part = part_of_sweep(own, next(iter(same.values()), own).index)
+        for part, same, few in same_images(own, beside):
             found = compared(
                 "crop",
                 f"{measure}/",
-                {name: estimate(swept, seed) for name, swept in {default: part, **same}.items()},
+                {name: estimate(swept, seed) for name, swept in same.items()},
                 part,
                 seed=seed,
                 settings={"fractions": list(FRACTIONS)},
-                baselines=tuple(same),
+                baselines=[score for score in same if score not in LABELLED],
             )
             # the default of few images is there for the differences alone
-            few = f"{measure}/{default}" if size != len(own.index) else ""
-            results += [r for r in found if r.metric != few and not r.metric.endswith("-best")]
+            left_out = f"{measure}/{default}" if few else ""
+            results += [r for r in found if r.metric != left_out and not r.metric.endswith("-best")]
     return results
 
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
 
 from cognates.errors import DataError
 from cognates.evaluation import bootstrap
 from cognates.evaluation.logistic import Problem, Scaling, matching_threads, side_by_side
 from cognates.evaluation.memory import once_per_pair
 from cognates.evaluation.splits import holdout
-from cognates.evaluation.subjects import labels, per_image, subjects
+from cognates.evaluation.subjects import TARGET, labels, per_image, subjects
 from cognates.types import Features, Result
 
 GRID = 12  # evaluation.md, section 3; the demo uses 6
@@ -40,6 +41,8 @@ class Prediction(NamedTuple):
     held_out: tuple[np.ndarray, np.ndarray] | None = None
     """What the probe of the rest, at the chosen penalty, says about the held-out training images:
     log-probabilities (m, k), and the column (m,) of each image's class. None: not kept."""
+    classifier: tuple[np.ndarray, np.ndarray] | None = None
+    """Weights (d, k) and biases (k,) of the probe, for features as they are. None: not kept."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -50,6 +53,13 @@ class Prediction(NamedTuple):
     def confidence(self) -> np.ndarray:
         """(n,) the largest probability."""
         return np.exp(self.log_probabilities.max(axis=1))
+
+    def confidence_of(self, representation: np.ndarray) -> np.ndarray:
+        """Return the largest probability (m,) of other features (m, d) than those predicted."""
+        assert self.classifier is not None  # the linear probe keeps it
+        weight, bias = self.classifier
+        logits = representation.astype(np.float64) @ weight + bias
+        return np.exp(log_softmax(logits, axis=1).max(axis=1))
 
 
 @once_per_pair
@@ -129,6 +139,17 @@ def choosable(target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"{len(classes)} classes: a probe cannot be chosen."
         )
     return classes, numbers, held
+
+
+def learnable(train: Features) -> bool:
+    """Return whether a probe can be chosen and fitted: two classes, and images to hold out."""
+    if TARGET not in train.targets:
+        return False
+    try:
+        choosable(labels(train))
+    except DataError:
+        return False
+    return True
 
 
 def penalties(grid: int) -> np.ndarray:
@@ -237,6 +258,7 @@ def fit(
         start = problem.restrict(weight[None] / scaling.factor, bias[None])
         found = problem.solve(inverse[best] / len(target), start=start)
         log_probabilities = found.log_probabilities(problem.reduce(scaling(unseen)[None]))[0]
+        weight = scaling.factor * problem.expand(found)[0]
     chosen_by = "balanced_accuracy" if balanced else "accuracy"
     selected = {
         "C": float(1 / inverse[best]),
@@ -248,7 +270,8 @@ def fit(
     edge = best in (0, grid - 1)
     flags = (("edge",) if edge else ()) + (() if found.converged else ("not-converged",))
     held_out = (path.held_out[best], target[held])
-    return Prediction(log_probabilities, classes, selected, flags, held_out)
+    classifier = (weight, found.bias[0] - scaling.mean @ weight)
+    return Prediction(log_probabilities, classes, selected, flags, held_out, classifier)
 
 
 def share_right(target: np.ndarray, predicted: np.ndarray, *, balanced: bool) -> float:

@@ -20,10 +20,10 @@ from cognates.data.images import Images
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec, changing
 from cognates.errors import StorageError
-from cognates.evaluation import drawn, relative
+from cognates.evaluation import drawn, linear, relative
 from cognates.evaluation.augmentation import RECIPES, augmented_pair, feature_name
 from cognates.evaluation.augmentation import reference as reference_recipe
-from cognates.evaluation.corruption import CORRUPTED, STRENGTHS
+from cognates.evaluation.corruption import CORRUPTED
 from cognates.evaluation.features import (
     Transform,
     by_views,
@@ -41,7 +41,7 @@ from cognates.evaluation.store import cache_key, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.evaluation.sweeps import Change, sweep, sweep_name
 from cognates.evaluation.theory import FIT, LATENTS, has_latents, latent_pair
-from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
+from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE, MAX_SOFTMAX
 from cognates.methods.base import Method
 from cognates.types import Features
 
@@ -73,6 +73,8 @@ class FeaturePass:
     """Training images that scores are compared with; None: made of the training features."""
     default_score: str | None = None
     """The uncertainty that the method stands for; None: the method says."""
+    grid: int = linear.GRID
+    """Penalties of the linear probe behind `max-softmax`."""
 
     def features(
         self,
@@ -141,7 +143,7 @@ class FeaturePass:
         if default in found["test"].scores:
             found["test"] = replace(found["test"], default_score=default)
         for changes in sweeps:
-            found |= self._sweeps(method, train, found["train"], test, bank, default, changes)
+            found |= self._sweeps(method, train, test, found, bank, default, changes)
         if with_theory:
             found |= self._latents(method, test)
         if generative:
@@ -275,37 +277,43 @@ class FeaturePass:
         self,
         method: Method,
         train: Images,
-        seen: Features,
         test: Images,
+        known: Mapping[str, Features],
         bank: Bank | None,
         default: str,
         changes: Mapping[str, Change],
     ) -> dict[str, Features]:
         made: dict[str, Features] = {}
         corrupted = all(name.startswith(CORRUPTED) for name in changes)
-        options = {"changes": changes, "predict": corrupted and has_labels(train, test)}
+        seen, predict = known["train"], corrupted and has_labels(train, test)
+        probed = linear.learnable(seen)
 
         def one(name: str) -> Features:
             if not made:
+                # the probe of the other protocols: it is remembered
+                probe = linear.predict(seen, known["test"], grid=self.grid) if probed else None
                 shared = {"seed": self.seed, "compared": bank, "default_score": default}
-                made.update(sweep(method, test, bank=seen, **shared, **options, **self._input()))
+                kind = {"bank": seen, "probe": probe, "changes": changes, "predict": predict}
+                made.update(sweep(method, test, **shared, **kind, **self._input()))
             return made[name]
 
         weights = weights_digest(method)
         found = {}
         beside = (*LABEL_FREE, *(score for score in DRAWN if score in seen.scores))
         ours = (method.own, *(relative.SCORES if bank is not None else ()))
+        ours = (*((MAX_SOFTMAX,) if probed else ()), *ours)
         specs = [repr(changing(self.views))]
         for score in dict.fromkeys((default, *beside, *ours)):
             # what corrupted images are taken for is kept beside their scores
-            of_bank = score == DISTANCE or corrupted
+            of_bank = score in (DISTANCE, MAX_SOFTMAX) or corrupted
             against: dict[str, object] = {"bank": self._key(train, weights)} if of_bank else {}
+            against |= {"grid": self.grid} if score == MAX_SOFTMAX else {}
             if bank is not None and score in relative.SCORES:
                 against |= {"compared": bank.digest}
-            against |= {"strengths": repr(STRENGTHS)} if corrupted else {}
-            for change in changes:
+            for change, kind in changes.items():
                 name = sweep_name(change, score, default)
-                key = self._key(test, weights, sweep=name, specs=specs, seed=self.seed, **against)
+                more = {**against, **({"strengths": kind.depends} if kind.depends else {})}
+                key = self._key(test, weights, sweep=name, specs=specs, seed=self.seed, **more)
                 found[name] = self._kept(f"trained-{name}", key, lambda name=name: one(name))
         return found
 

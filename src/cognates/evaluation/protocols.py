@@ -15,6 +15,8 @@ from cognates.evaluation.corruption import corruption
 from cognates.evaluation.crops import crop
 from cognates.evaluation.dependence import dependence
 from cognates.evaluation.drawn import GENERATIVE
+from cognates.evaluation.effects import NAME as AUGMENTATION_UNCERTAINTY
+from cognates.evaluation.effects import augmentation_uncertainty
 from cognates.evaluation.factors import FACTORS, TEST, TRAIN, dsprites
 from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.generation import generated_views, generation
@@ -168,6 +170,12 @@ PROTOCOLS = {
             name="corruption",
             run=corruption,
             summary="uncertainty against six corruptions of five severities",
+            standard=False,
+        ),
+        Protocol(
+            name=AUGMENTATION_UNCERTAINTY,
+            run=augmentation_uncertainty,
+            summary="uncertainty under each augmentation at a few strengths",
             standard=False,
         ),
         Protocol(

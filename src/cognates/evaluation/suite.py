@@ -19,7 +19,7 @@ from cognates.data.images import Images
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec
 from cognates.errors import DataError
-from cognates.evaluation import corruption, linear
+from cognates.evaluation import corruption, effects, linear
 from cognates.evaluation.attributes import ATTRIBUTES
 from cognates.evaluation.caption_retrieval import CAPTIONS, TEXTS
 from cognates.evaluation.caption_retrieval import NAME as CAPTION_RETRIEVAL
@@ -197,12 +197,13 @@ def evaluate(
         say=progress or (lambda line: None),
         bank=bank,
         default_score=default_score,
+        grid=grid,
     )
     whole, given = test, train
     train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
         *(method, untrained, train, test),
-        **_asked(chosen),
+        **_asked(chosen, test.pixels.shape[1]),
         outside=others,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
@@ -276,12 +277,18 @@ class _Asked(TypedDict):
     with_theory: bool
 
 
-def _asked(chosen: set[str]) -> _Asked:
+def _asked(chosen: set[str], channels: int) -> _Asked:
     """Return which passes the chosen protocols read, and the changes of their sweeps."""
-    sweeps: list[Mapping[str, Change]] = [CHANGES] if {"sensitivity", "crop"} & chosen else []
+    sweeps = {
+        "sensitivity": CHANGES,
+        "crop": CHANGES,
+        "corruption": corruption.changes(),
+        effects.NAME: effects.changes(channels),
+    }
+    asked = {tuple(changes): changes for name, changes in sweeps.items() if name in chosen}
     return {
         "with_views": bool({"view-retrieval", "dependence"} & chosen),
-        "sweeps": [*sweeps, corruption.changes()] if "corruption" in chosen else sweeps,
+        "sweeps": [*asked.values()],
         "with_augmented": "augmentation" in chosen,
         "with_theory": "theory" in chosen,
     }

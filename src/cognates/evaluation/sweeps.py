@@ -8,8 +8,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,10 +28,11 @@ from cognates.evaluation.features import (
     require_eval,
     score_views,
 )
+from cognates.evaluation.linear import Prediction
 from cognates.evaluation.relative import Bank
 from cognates.evaluation.store import check
 from cognates.evaluation.subjects import TARGET
-from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE
+from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE, MAX_SOFTMAX, RANDOM
 from cognates.methods.base import Method
 from cognates.random import fold_in
 from cognates.types import Features
@@ -62,6 +63,8 @@ class Change:
     levels: tuple[float, ...]
     about: Callable[[np.ndarray, int], Mapping[str, np.ndarray]] = lambda index, seed: {}
     """Targets that say what was done to each image, of their numbers and the seed."""
+    depends: str = ""
+    """What is done beyond the name and the levels: a kept sweep of another text is made again."""
 
 
 def sweep(
@@ -81,6 +84,7 @@ def sweep(
     seed: int = 0,
     changes: Mapping[str, Change] | None = None,
     predict: bool = False,
+    probe: Prediction | None = None,
 ) -> dict[str, Features]:
     """Score at most `limit` random images under every severity; arguments as in `features.extract`.
 
@@ -88,7 +92,7 @@ def sweep(
     `compared` is what the `relative` scores compare with, and `default_score` the one that the
     method stands for; None: without them, and the method says. `changes` are by default `CHANGES`.
     `predict`: whether to keep what the nearest neighbours of the bank, which needs labels, say
-    about every image and severity.
+    about every image and severity. `probe` is the linear one, for `max-softmax`; None: without.
 
     Returns:
         `crop-test`, `blur-test` and so on: features without a representation, with the method's
@@ -110,6 +114,7 @@ def sweep(
         changes=changes,
         seed=seed,
         compared=compared,
+        probe=probe,
     )
     own_views, spec = by_views(method), changing(views)
     tables = look.tables(rows, spec=spec if own_views else None, bank=bank, predict=predict)
@@ -181,8 +186,36 @@ def swept_beside(change: str, default: str | None, others: Mapping[str, Features
         for name in others
         if name.startswith(f"{change}-") and name != f"{change}-test"
     } - {default}
-    first = [score for score in (*LABEL_FREE, *DRAWN) if score in swept]
+    first = [score for score in (*LABEL_FREE, *DRAWN, MAX_SOFTMAX) if score in swept]
     return [*first, *sorted(swept - {*first})]
+
+
+def drawn_like(swept: Features, change: str, seed: int) -> Features:
+    """Return a score that knows nothing, of the same images and severities."""
+    generator = np.random.default_rng(fold_in(seed, "random-score", change))
+    return replace(
+        swept,
+        scores={level: generator.random(len(swept.index)) for level in swept.scores},
+        default_score=RANDOM,
+    )
+
+
+def same_images(
+    own: Features, beside: Mapping[str, Features]
+) -> Iterator[tuple[Features, dict[str, Features], bool]]:
+    """Yield scores that saw the same images, those of all images first.
+
+    Args:
+        own: the default score's sweep.
+        beside: those of other scores, of the same images or of some of them.
+
+    Yields:
+        The default's sweep of these images; by name it and the others; whether they are few.
+    """
+    for size in dict.fromkeys([len(own.index), *(len(swept.index) for swept in beside.values())]):
+        same = {score: swept for score, swept in beside.items() if len(swept.index) == size}
+        part = part_of_sweep(own, next(iter(same.values()), own).index)
+        yield part, {str(own.default_score): part, **same}, size != len(own.index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +230,7 @@ class _Look:
     changes: Mapping[str, Change]
     seed: int
     compared: Bank | None = None
+    probe: Prediction | None = None
 
     def tables(
         self,
@@ -242,6 +276,8 @@ class _Look:
             if predict:
                 k = min(knn.NEIGHBOURS, len(bank.representation))
                 scores[PREDICTED] = knn.predict(bank, seen, k=k)
+        if self.probe is not None:
+            scores[MAX_SOFTMAX] = 1 - self.probe.confidence_of(found)
         if self.compared is not None and self.compared.own in scores:
             scores |= relative.against(self.compared, found, scores)
         return scores

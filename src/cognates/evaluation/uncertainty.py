@@ -28,6 +28,9 @@ BASELINES = (*LABEL_FREE, RECONSTRUCTION)
 """What the default score has to beat: the scores that cost no label."""
 MAX_SOFTMAX = "max-softmax"
 RANDOM = "random"
+LABELLED = (MAX_SOFTMAX, RANDOM)
+"""Scores that stand beside the others and that the default one is not compared with: one reads
+labels, one is a sanity row."""
 GROUPS = 10
 
 

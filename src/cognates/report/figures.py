@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_VARIABLES = ("ink", "muted", "grid", "trained", "untrained", "pixels", "other", "fourth")
+_VARIABLES = ("ink", "muted", "grid", "trained", "untrained", "pixels", "other", "fourth", "card")
 _PLACEHOLDERS = {name: f"#0000{i:02x}" for i, name in enumerate(_VARIABLES, start=1)}
 """Nobody would draw with these near-blacks, so replacing them in the text of the SVG is safe."""
+
+_GROUND = {"facecolor": _PLACEHOLDERS["card"], "edgecolor": "none", "pad": 0.5}
+"""Behind a line's name: no line of the grid strikes it through."""
 
 SUBJECTS = ("trained", "untrained", "pixels")
 SERIES = ("trained", "untrained", "other", "fourth", "pixels")
@@ -122,11 +125,19 @@ def _apart(
     low, high = min(present), max(present)
     margin = 0.04 * max(high - low, 0.02)
     axes.set_ylim(low - margin, high + margin)
-    step = (high - low + 2 * margin) / 18  # a line of text is about an eighteenth of the height
+    inches = axes.bbox.height / axes.figure.dpi
+    bottom, top = axes.get_ylim()
+    step = (top - bottom) * 0.155 / inches  # a line of text of 8.5 points is .155 inches high
     heights = list(ends)
-    order = sorted(range(len(ends)), key=lambda i: ends[i])
+    # of lines that end together the name of the higher one stands higher
+    means = [float(np.mean([r.value for r in rows])) for rows in series.values()]
+    order = sorted(range(len(ends)), key=lambda i: (ends[i], means[i]))
     for below, above in pairwise(order):
         heights[above] = max(heights[above], heights[below] + step)
+    highest = top - step / 2
+    for number in reversed(order):  # what was pushed out of the axes pushes the others down
+        heights[number] = min(heights[number], highest)
+        highest = heights[number] - step
     return heights
 
 
@@ -159,7 +170,89 @@ def _decile_line(
         va="center",
         fontsize=8.5,
         color=colour,
+        bbox=_GROUND,
     )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several small drawings side by side: a value with its interval at each tick."""
+
+    title: str
+    ticks: Sequence[str]
+    values: Sequence[Interval]
+    hollow: int | None = None
+    """The position of a value that is the others' reference, drawn as a ring."""
+    over: str = ""
+    """What the ticks are, in a few words."""
+
+
+def panels(
+    shown: Sequence[Panel],
+    *,
+    title: str,
+    reference: float | None = None,
+    percent: bool = False,
+    beside: int = 3,
+) -> Markup:
+    """Draw small drawings in rows, all with the same limits of y.
+
+    Args:
+        shown: at least one; ticks are evenly spaced, whatever they say, and a value that is NaN is
+            left out.
+        title: what a screen reader says.
+        reference: where to draw a horizontal line in each.
+        percent: whether values are fractions to be shown as percent.
+        beside: drawings in a row.
+    """
+    rows = -(-len(shown) // beside)
+    each = 1.56  # inches, of which .34 are for the numbers below and .26 for the name above
+    foot = 0.16 if any(panel.over for panel in shown) else 0.0
+    height = (each + foot) * rows
+    figure, first = _canvas(7.6, height, left=0.08)
+    bounds = [v for p in shown for r in p.values for v in (r.value, r.low, r.high)]
+    present = [v for v in (*bounds, reference) if v is not None and not np.isnan(v)]
+    low, high = min(present), max(present)
+    margin = 0.08 * ((high - low) or 1.0)
+    across, down = 0.905 / beside, (each + foot) / height
+    for number, panel in enumerate(shown):
+        row, column = divmod(number, beside)
+        bottom = 1 - (row + 1) * down + (0.34 + foot) / height
+        place = (0.08 + column * across, bottom, across - 0.03, (each - 0.6) / height)
+        axes = first if number == 0 else figure.add_axes(place)
+        axes.set_position(place)
+        _quiet(axes)
+        _draw_panel(axes, panel, reference)
+        axes.set_ylim(low - margin, high + margin)
+        axes.locator_params(axis="y", nbins=4)
+        if percent:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        if column:
+            axes.tick_params(axis="y", labelleft=False)
+    return _svg(figure, title)
+
+
+def _draw_panel(axes: Axes, panel: Panel, reference: float | None) -> None:
+    colour = _PLACEHOLDERS["trained"]
+    x = range(len(panel.values))
+    if reference is not None:
+        axes.axhline(reference, color=_PLACEHOLDERS["muted"], linewidth=1, linestyle=(0, (3, 3)))
+    axes.plot(x, [r.value for r in panel.values], color=colour, linewidth=1.2, alpha=0.6)
+    for position, r in enumerate(panel.values):
+        if np.isnan(r.value):
+            continue
+        if r.low is not None and r.high is not None:
+            ends = [r.low, r.high]
+            axes.plot([position] * 2, ends, color=colour, linewidth=2.4, alpha=0.45)
+        inside = _PLACEHOLDERS["card"] if position == panel.hollow else colour
+        axes.plot(position, r.value, "o", color=colour, markersize=4.5, markerfacecolor=inside)
+    axes.set_xticks(x, panel.ticks)
+    axes.set_xlabel(panel.over, color=_PLACEHOLDERS["muted"], labelpad=2)
+    # one or two values do not stand at the ends of the axis
+    side = 0.35 if len(panel.values) > 2 else 0.8
+    axes.set_xlim(-side, len(panel.values) - 1 + side)
+    axes.grid(axis="y", color=_PLACEHOLDERS["grid"], linewidth=0.8)
+    axes.set_title(panel.title, loc="left", fontsize=9, color=_PLACEHOLDERS["ink"], pad=4)
 
 
 def curves(
@@ -186,7 +279,10 @@ def curves(
     figure, axes = _canvas(*((7.6, 2.6) if wide else (3.6, 1.9)), left=0.08 if wide else 0.15)
     for position, (name, (x, y)) in enumerate(series.items()):
         colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
-        axes.plot(x, y, color=colour, linewidth=1.7 if position == 0 else 1.3, label=name)
+        # beyond the colours that there are lines are dashed
+        style = "-" if position < len(SERIES) else (0, (4, 2))
+        width = 1.9 if position == 0 else 1.3
+        axes.plot(x, y, color=colour, linewidth=width, linestyle=style, label=name)
     if reference is not None:
         axes.axhline(reference, color=_PLACEHOLDERS["muted"], linewidth=1, linestyle=(0, (3, 3)))
     axes.grid(axis="y", color=_PLACEHOLDERS["grid"], linewidth=0.8)
@@ -204,12 +300,15 @@ def _name_lines(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence
     heights = _apart([row[-1].value for row in rows.values()], axes, rows)
     ends = [max(x) for x, _ in series.values()]
     low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
     axes.set_xlim(low, high + 0.2 * (high - low))  # room for the names
     for position, (name, end, height) in enumerate(zip(series, ends, heights, strict=True)):
         colour = _PLACEHOLDERS[SERIES[position % len(SERIES)]]
         place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
         # lines that end together push a name above the axes, where it would not be drawn
-        axes.annotate(name, (end, height), color=colour, annotation_clip=False, **place)
+        axes.annotate(
+            name, (end, height), color=colour, annotation_clip=False, bbox=_GROUND, **place
+        )
 
 
 def picture(pixels: np.ndarray) -> str:
@@ -230,6 +329,12 @@ def _canvas(width: float, height: float, *, left: float) -> tuple[Figure, Axes]:
     figure.patch.set_alpha(0)
     bottom = 0.42 / height
     axes = figure.add_axes((left, bottom, 0.985 - left, 1 - bottom - 0.09 / height))
+    _quiet(axes)
+    return figure, axes
+
+
+def _quiet(axes: Axes) -> None:
+    """Leave of the axes' frame and marks what is needed."""
     axes.patch.set_alpha(0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -240,7 +345,6 @@ def _canvas(width: float, height: float, *, left: float) -> tuple[Figure, Axes]:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.label.set_fontsize(8.5)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _svg(figure: Figure, title: str) -> Markup:

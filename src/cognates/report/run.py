@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from cognates.report import content, drawn, figures, readings, statements, trials
+from cognates.report import content, drawn, effects, figures, readings, scores, statements, trials
 from cognates.report.blocks import (
     Cell,
     Column,
@@ -47,6 +47,7 @@ def section(record: RunRecord) -> Section:
         learnt(record),
         trust(record),
         trials.part(record),
+        effects.part(record),
         pictures(record),
         drawn.part(record),
         without_labels(record),
@@ -204,24 +205,25 @@ def trust(record: RunRecord) -> Part | None:
     tenths = readings.deciles(record)
     if tenths:
         own, overall = next(iter(tenths)), readings.overall_accuracy(record)
+        shown = scores.few(tenths, own)
         drawings.append(
             Drawing(
                 "Accuracy against uncertainty",
                 figures.deciles(
                     {
-                        name: [figures.Interval("", r.value, r.low, r.high) for r in rows]
-                        for name, rows in tenths.items()
+                        name: [figures.Interval("", r.value, r.low, r.high) for r in tenths[name]]
+                        for name in shown
                     },
                     title=f"{record.name}: accuracy in tenths by uncertainty",
                     overall=overall,
                 ),
                 f"The test images sorted by {own}, in ten equal groups. A useful uncertainty falls "
-                f"from left to right.{statements.dashed(overall)}",
+                f"from left to right.{scores.explained(shown)}{statements.dashed(overall)}",
                 wide=True,
             )
         )
     drawings += trials.refused(record)
-    for errors, scores in readings.scores(record).items():
+    for errors, found in readings.scores(record).items():
         rows = [
             [
                 figures.Interval(
@@ -233,9 +235,9 @@ def trust(record: RunRecord) -> Part | None:
                     strong=s.own,
                 )
             ]
-            for s in scores
+            for s in found
         ]
-        marked = " * uses labels or several passes." if any(s.marked for s in scores) else ""
+        marked = " * uses labels or several passes." if any(s.marked for s in found) else ""
         drawings.append(
             Drawing(
                 f"Finding the errors of {errors}",

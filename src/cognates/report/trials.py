@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from cognates.report import figures
+from collections.abc import Callable, Sequence
+
+from cognates.report import figures, scores
 from cognates.report.blocks import Column, Drawing, Part, Row, Table, cell
 from cognates.report.collect import RunRecord
 from cognates.types import Result
 
 _COVERAGES = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
 _SANITY = "random"
-_ROWS = (
-    ("mean-spearman", "Mean uncertainty", "rank correlation with the severity, six points"),
-    ("per-image", "Per image", "mean rank correlation over the severities of one image"),
-    ("overall", "Overall", "rank correlation over all images and severities"),
+_MEASURES = (
+    ("mean-spearman", "of the mean, six points"),
+    ("per-image", "per image, mean"),
+    ("overall", "all images and severities"),
 )
+OVER_ALL = "all"
 _LEVELS = range(6)
 
 
@@ -29,9 +32,10 @@ def refused(record: RunRecord) -> list[Drawing]:
     if not found:
         return []
     x = [float(coverage) for coverage in _COVERAGES]
-    series = {
-        name: (x, [point.value for point in found[name]]) for name in dict.fromkeys([*own, *found])
-    }
+    shown = scores.few(found, next(iter(own), None))
+    series = {name: (x, [point.value for point in found[name]]) for name in shown}
+    if not series:
+        return []
     return [
         Drawing(
             "Risk against coverage",
@@ -43,8 +47,9 @@ def refused(record: RunRecord) -> list[Drawing]:
                 wide=True,
                 named=True,
             ),
-            "Error rate of the linear probe where the least certain images are refused. A useful "
-            "uncertainty starts low and rises to the right; max-softmax uses labels.",
+            "Error rate of the linear probe where the least certain images are refused: at 100 all "
+            "are answered. A useful uncertainty starts low and rises to the right."
+            + scores.explained(shown),
             wide=True,
         )
     ]
@@ -56,28 +61,23 @@ def part(record: RunRecord) -> Part | None:
     names = list(
         dict.fromkeys(r.metric.partition("/")[0] for r in rows if "/uncertainty-" in r.metric)
     )
-    scores = list(dict.fromkeys(_scores(record, "corruption")))
     if not names:
         return None
+    found = list(dict.fromkeys(_scores(record, "corruption")))
     tables = [
-        Table(
+        _table(
             "all corruptions",
-            tuple(Column(score) for score in scores),
-            [
-                Row(label, [cell(record.find("corruption", f"all/{m}/{s}")) for s in scores], hint)
-                for m, label, hint in _ROWS
-            ],
+            found,
+            [label for _, label in _MEASURES],
+            lambda s: [f"{OVER_ALL}/{m}/{s}" for m, _ in _MEASURES],
+            record,
         ),
-        Table(
-            "mean uncertainty, rank correlation with the severity",
-            tuple(Column(score) for score in scores),
-            [
-                Row(
-                    name.capitalize(),
-                    [cell(record.find("corruption", f"{name}/mean-spearman/{s}")) for s in scores],
-                )
-                for name in names
-            ],
+        _table(
+            "mean uncertainty",
+            found,
+            [_title(name) for name in names],
+            lambda s: [f"{name}/mean-spearman/{s}" for name in names],
+            record,
         ),
     ]
     drawings = []
@@ -85,7 +85,7 @@ def part(record: RunRecord) -> Part | None:
         ("uncertainty", "Uncertainty by severity", False),
         ("accuracy", "Accuracy by severity", True),
     ):
-        lines = {name: _line(record, name, kind) for name in names}
+        lines = {_title(name): _line(record, name, kind) for name in names}
         series = {name: values for name, values in lines.items() if len(values[1]) == len(_LEVELS)}
         if series:
             drawings.append(
@@ -99,17 +99,46 @@ def part(record: RunRecord) -> Part | None:
                         wide=True,
                         named=True,
                     ),
-                    "Mean over the same images, of nearest neighbours among clean training images."
+                    "Share of the same images whose class a vote of their 20 nearest neighbours "
+                    "among clean training images finds."
                     if percent
-                    else f"Mean of {scores[0]} over the same images.",
+                    else f"Mean of {found[0]} over the same images; larger is less certain. "
+                    "Severity 0: the image as it is.",
                     wide=True,
                 )
             )
     text = (
         "The same images under six corruptions of five severities. An uncertainty that one can "
-        "act on rises as accuracy falls."
+        "act on rises as accuracy falls. The tables have rank correlations (Spearman's) of an "
+        "uncertainty with the severity: 1 where it rises at every step, 0 where it does not "
+        "follow, \N{MINUS SIGN}1 where it falls."
     )
     return Part("When images are corrupted", text, tables, drawings)
+
+
+def _table(
+    corner: str,
+    found: Sequence[str],
+    columns: Sequence[str],
+    metrics: Callable[[str], list[str]],
+    record: RunRecord,
+) -> Table:
+    """Return a table with a row for every score: there are more of them than fit beside."""
+    values = {
+        score: [record.find("corruption", metric) for metric in metrics(score)] for score in found
+    }
+    counts = {score: next((r.n for r in row if r), 0) for score, row in values.items()}
+    rows = []
+    for score, row in values.items():
+        hint = scores.meaning(score)
+        if 0 < counts[score] < max(counts.values()):
+            hint = "; ".join(filter(None, [hint, f"{counts[score]:,} images"]))
+        rows.append(Row(score, [cell(r) for r in row], hint))
+    return Table(f"{corner}: rank correlation", [Column(label) for label in columns], rows)
+
+
+def _title(name: str) -> str:
+    return "JPEG" if name == "jpeg" else name.capitalize()
 
 
 def _line(record: RunRecord, name: str, kind: str) -> tuple[list[float], list[float]]:
