@@ -13,10 +13,18 @@ _MEANING = {
     "concentration": "how wide a distribution of other views is predicted",
     "relative": "less the level of similar training images",
     "relative-distance": "rank of relative and of knn-distance",
-    "consensus": "rank of the method's own score, distance and norm",
+    "distance-ratio": "how little the 20 nearest training images are nearer than the others around",
+    "consensus": "rank of the method's own score and of the distance ratio",
     "random": "knows nothing",
 }
-_COMPARED = ("norm", "knn-distance", "view-disagreement", "max-softmax", "reconstruction")
+_COMPARED = (
+    "concentration",
+    "norm",
+    "knn-distance",
+    "view-disagreement",
+    "max-softmax",
+    "reconstruction",
+)
 """What stands beside the method's own score in a figure, where more would hide each other."""
 
 
