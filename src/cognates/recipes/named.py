@@ -52,10 +52,11 @@ def demo(method: str = "vi-simsiam") -> RunConfig:
     """Return the run of `cognates demo`: 10,000 images of clothes, minutes on two CPU cores.
 
     The second view has 20 pixels: a step costs a quarter less, which buys epochs, and the encoder
-    sees garments at two scales, as in multi-crop (SwAV, https://arxiv.org/abs/2006.09882).
+    sees garments at two scales, as in multi-crop (SwAV, https://arxiv.org/abs/2006.09882). The
+    density teaches the encoder too, as in VI-SimSiam's paper.
     """
     return RunConfig(
-        method=method_config(method, dim=512, hidden=512, predictor_hidden=128),
+        method=method_config(method, dim=512, hidden=512, predictor_hidden=128, coupling="joint"),
         encoder=EncoderConfig(name="convnet"),
         data=DataConfig(source="fashion-mnist-mini", image_size=28, channels=1),
         views=tuple(grey_images(size, scale=(0.4, 1.0), jitter=1.0) for size in (28, 20)),
