@@ -2,6 +2,10 @@ r"""Does an uncertainty learnt without labels find the errors? Three data sets, 
 
     python benchmarks/uncertainty_study.py cifar10 --variants joint cosine simsiam --seeds 0 1 2
     python benchmarks/uncertainty_study.py imagenette --variants cosine --seeds 3 4 5 --ood
+    python benchmarks/uncertainty_study.py cifar10 --variants cosine joint detached beta-nll \
+        von-mises-fisher from-projection exp sampled sampled-joint start-.5 mc-info-nce \
+        loss-prediction --seeds 0 --epochs 8 --runs runs/ablation --name uncertainty-ablation \
+        --only knn linear uncertainty --score consensus
 
 Every variant is a run of one recipe, with the same views of the same images. The score is set
 beside every baseline that costs no label, in each seed on the same test images: the difference to
@@ -52,6 +56,9 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
         ["method.coupling=cosine", "method.concentration_input=projection"],
     ),
     "exp": ("vi-simsiam", ["method.coupling=cosine", "method.activation=exp"]),
+    "sampled": ("vi-simsiam", ["method.coupling=cosine", "method.posterior=sampled"]),
+    "sampled-joint": ("vi-simsiam", ["method.coupling=joint", "method.posterior=sampled"]),
+    "start-.5": ("vi-simsiam", ["method.coupling=cosine", "method.start=0.5"]),
     "mc-info-nce": ("mc-info-nce", []),
     "loss-prediction": ("loss-prediction", []),
 }
