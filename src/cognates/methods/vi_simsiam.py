@@ -61,6 +61,7 @@ class ViSimSiam(Method):
 
     default_score = "consensus"
     own_score = "concentration"
+    score_cost = "a search among 10,000 training images"
 
     def __init__(self, encoder: nn.Module, *, width: int, config: ViSimSiamConfig) -> None:
         """Put the heads on `encoder`, whose output is (n, width)."""
