@@ -52,18 +52,18 @@ def test_rank_orders_a_folder_and_lists_what_it_cannot_read(run, photos, tmp_pat
     assert "Left out, because unreadable: 1 file" in said.err
     assert (tmp_path / "ranked-unreadable.txt").read_text().startswith("broken.png\t")
     assert said.out.count(".png") == 4
-    assert "11 images by concentration" in said.out
+    assert "11 images by consensus" in said.out
     assert "..." in said.out
 
 
 def test_rank_without_a_file_names_the_unreadable_and_escapes_names(run, photos, capsys):
-    arguments = ["rank", str(run), "--data", f"folder:{photos}", "--score", "consensus"]
+    arguments = ["rank", str(run), "--data", f"folder:{photos}", "--score", "norm"]
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "line\\nbreak.png" in said.out
     assert "line\nbreak" not in said.out
     assert "Left out 1 of 12 files" in said.err
-    assert "11 images by consensus" in said.out
+    assert "11 images by norm" in said.out
     assert main([*arguments, "--quiet"]) == 0
     assert capsys.readouterr().out == ""
 
@@ -130,7 +130,7 @@ def test_embed_writes_another_score_with_its_own_percentile(run, source, tmp_pat
 
 def test_a_model_gives_every_score_it_names(run, source):
     model = load(run)
-    assert model.scores[0] == "concentration"
+    assert model.scores[0] == "consensus"
     assert set(model.scores) == {
         *("concentration", "norm", "knn-distance"),
         *("relative", "relative-distance", "distance-ratio", "consensus"),
@@ -140,9 +140,7 @@ def test_a_model_gives_every_score_it_names(run, source):
         assert len(found.order) == 136
         assert (np.diff(found.uncertainty[found.order]) <= 0).all()
         assert ((found.percentile >= 0) & (found.percentile <= 100)).all()
-    assert model.embed(source).uncertainty.equal(
-        model.embed(source, score="concentration").uncertainty
-    )
+    assert model.embed(source).uncertainty.equal(model.embed(source, score="consensus").uncertainty)
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(run, source, tmp_path, fails):

@@ -129,7 +129,7 @@ def test_outsiders_are_brought_to_the_runs_images_and_measured_alone(
     sets = [f"npz:{folder}", f"npz:{tmp_path / 'other' / 'colour'}"]
     assert main(["evaluate", str(copy), "--ood", *sets, "--grid", "2"]) == 0
     said = capsys.readouterr().out
-    assert "ood, colour/auroc/concentration" in said
+    assert "ood, colour/auroc/consensus" in said
     assert "ood, colour-2/fpr95/default-minus-best" in said
     assert "mahalanobis" not in said  # of the baselines the best one is enough
     found = read_results(copy / "results.json")

@@ -148,10 +148,10 @@ def test_the_suite_makes_the_corrupted_images_and_reads_their_scores(
     metrics = {r.metric for r in results}
     assert {"all/per-image/default-minus-knn-distance", "jpeg/accuracy-5"} <= metrics
     # test images are fewer than the few of view disagreement: all scores saw the same
-    # three of the scores are against the bank; max-softmax and random are compared with none
-    assert len(metrics) == 3 * 3 * (9 + 6) + 2 * 12
+    # four of the scores are against the bank; max-softmax and random are compared with none
+    assert len(metrics) == 3 * 3 * (10 + 7) + 2 * 12
     flags = {r.flags for r in results if r.metric.endswith("/max-softmax")}
     assert flags == {("needs-labels",)}
     kind["out"] = None
     free = evaluate(method, *unlabelled, only=["corruption"], images=15, **kind)
-    assert len(free) == 3 * 3 * (8 + 6) + 2 * 6
+    assert len(free) == 3 * 3 * (9 + 7) + 2 * 6

@@ -67,7 +67,7 @@ def test_one_call_gives_all_records_files_and_progress(
         + [f"{s}-view{v}-test" for s in ("trained", "untrained", "pixels") for v in (1, 2)]
     )  # fmt: skip
     beside = [r.metric for r in results if r.protocol == "sensitivity"]
-    assert len(beside) == 2 * (2 + 6 * 3)
+    assert len(beside) == 2 * (2 + 7 * 3)
     assert {"crop-per-image", "crop-per-image/norm", "blur-overall/knn-distance",
             "blur-per-image/default-minus-view-disagreement"} <= set(beside)  # fmt: skip
     assert any(line.startswith("knn:") and "accuracy" in line for line in lines)

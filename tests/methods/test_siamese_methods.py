@@ -23,8 +23,8 @@ SMALL = {"dim": 12, "hidden": 10, "predictor_hidden": 6}
 CONFIGS = [
     SimSiamConfig(**SMALL),
     SimSiamConfig(**SMALL, layers=2),
-    ViSimSiamConfig(**SMALL),
-    ViSimSiamConfig(**SMALL, family="von-mises-fisher", per_dimension=False),
+    ViSimSiamConfig(**SMALL, coupling="joint"),
+    ViSimSiamConfig(**SMALL, coupling="joint", family="von-mises-fisher", per_dimension=False),
     ViSimSiamConfig(**SMALL, coupling="detached", start=0.4, concentration_hidden=5),
 ]
 

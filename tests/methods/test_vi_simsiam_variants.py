@@ -27,7 +27,7 @@ VARIANTS = {
     "cosine, z": ViSimSiamConfig(**SMALL, coupling="cosine", concentration_input="projection"),
     "detached, z": ViSimSiamConfig(**SMALL, coupling="detached", concentration_input="projection"),
     "beta": ViSimSiamConfig(**SMALL, coupling="beta-nll", activation="exp"),
-    "sampled": ViSimSiamConfig(**SMALL, posterior="sampled", kl_weight=0.3),
+    "sampled": ViSimSiamConfig(**SMALL, coupling="joint", posterior="sampled", kl_weight=0.3),
     "sampled vmf": ViSimSiamConfig(
         **SMALL, posterior="sampled", family="von-mises-fisher", coupling="cosine"
     ),

@@ -71,7 +71,7 @@ def test_every_line_of_the_metrics_has_what_the_report_needs(config, tmp_path, f
     assert [line["step"] for line in lines] == [4, 8, 10, 12, 16]
     for line in lines:
         assert line["loss"] == pytest.approx(sum(line["terms"].values()))
-        assert set(line["terms"]) == {"alignment"}
+        assert set(line["terms"]) == {"alignment", "concentration"}
         assert line["epoch"] == line["step"] / 4
         assert 0 <= line["data_wait"] <= 1
         assert line["images_per_second"] > 0
@@ -104,7 +104,7 @@ def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path, fit,
     loaded = read_model(tmp_path / "run")
     assert loaded.config == resolved
     assert not any(module.training for module in loaded.method.modules())
-    assert loaded.default_score == "concentration"
+    assert loaded.default_score == "consensus"
     assert loaded.bank.representation.shape == (64, 16)
     assert loaded.bank.own == "concentration"
     assert set(loaded.bank.scores) == {
@@ -113,7 +113,7 @@ def test_a_model_is_read_back_with_its_bank_and_quantiles(config, tmp_path, fit,
     }
     assert all(values.shape == (64,) for values in loaded.bank.scores.values())
     np.testing.assert_allclose(
-        loaded.quantiles, np.quantile(loaded.bank.scores["concentration"], np.linspace(0, 1, 101))
+        loaded.quantiles, np.quantile(loaded.bank.scores["consensus"], np.linspace(0, 1, 101))
     )
     for name, value in weights(tmp_path / "run").items():
         assert torch.equal(loaded.method.state_dict()[name], value)
@@ -235,6 +235,7 @@ def test_a_model_without_a_bank_falls_back_on_its_own_score_and_says_so(config, 
     (folder / "bank.safetensors").unlink()
     record = json.loads((folder / "model.json").read_text())
     del record["sha256"]["bank.safetensors"]
+    record["default_score"] = "concentration"  # as a method without a bank's score has it
     (folder / "model.json").write_text(json.dumps(record))
     own = read_model(tmp_path / "run")
     assert own.bank is None
