@@ -146,6 +146,7 @@ def _run(options: argparse.Namespace, variant: str, seed: int, source: str) -> d
         "seed": seed,
         "config": json.loads((folder / "config.json").read_text(encoding="utf8")),
         "training_seconds": json.loads(lines[-1])["time"],
+        "commit": json.loads((folder / "environment.json").read_text(encoding="utf8"))["commit"],
         "results": json.loads(kept.read_text(encoding="utf8")) if kept.is_file() else [],
     }
 
@@ -178,11 +179,34 @@ def _write(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
         f"mean uncertainty follows with a Spearman correlation of at least {ENOUGH}, then the mean "
         "over them of the single images'. Crops: share of images whose crop is the less certain. "
         "In brackets 95 % intervals: of a run over test images, of a mean over seeds.\n\n"
-        f"Linear and kNN accuracy less SimSiam's, paired by seed: {_gaps(measured)}."
+        f"Linear and kNN accuracy less SimSiam's, paired by seed: {_gaps(measured)}. Trained at "
+        f"{', '.join(sorted({run['commit'][:12] for run in measured}))}."
     )
     title = f"The uncertainty on {options.set}"
     name = options.name or f"uncertainty-{options.set}"
-    print(write(name, title=title, note=note, header=header, rows=rows, data={"runs": measured}))
+    data = {"runs": [{**run, "results": _kept(run["results"])} for run in measured]}
+    table = write(name, title=title, note=note, header=header, rows=rows, data=data)
+    if len(measured) == len(options.variants) * len(options.seeds):
+        print(table)
+
+
+def _kept(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what goes into the result file: what the table is made of, and its baselines."""
+    found = []
+    for record in records:
+        protocol, metric = record["protocol"], record["metric"]
+        if protocol in ("corruption", "crop"):
+            wanted = "default-minus" not in metric and any(
+                part in metric for part in ("spearman", "per-image", "bigger")
+            )
+        elif protocol == "deciles":
+            wanted = metric.endswith("/spearman-groups")
+        else:
+            wanted = protocol not in ("risk", "aurc", "augrc", "calibration")
+        if wanted:
+            names = ("subject", "protocol", "metric", "value", "low", "high", "n", "selected")
+            found.append({name: record[name] for name in names})
+    return found
 
 
 def _columns() -> dict[str, Callable[[list[Result]], str]]:
