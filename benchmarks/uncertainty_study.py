@@ -129,17 +129,7 @@ def _run(options: argparse.Namespace, variant: str, seed: int, source: str) -> d
         require_same(wanted, folder)
     if not (folder / "model" / "model.json").is_file():
         cognates.train(**({"resume": folder} if begun else {"config": wanted, "out": folder}))
-    kept = folder / "study.json"  # several seeds may run side by side, and be gathered after
-    if not kept.is_file() and not options.train_only:
-        found = cognates.evaluate(
-            folder,
-            only=options.only,
-            ood=[chosen["ood"]] if options.ood else [],
-            score=options.score if variant != "simsiam" else None,
-            device=options.device,
-            progress=print,
-        )
-        kept.write_text(json.dumps([asdict(result) for result in found]), encoding="utf8")
+    results = _evaluated(options, folder, variant)
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     return {
         "variant": variant,
@@ -147,8 +137,29 @@ def _run(options: argparse.Namespace, variant: str, seed: int, source: str) -> d
         "config": json.loads((folder / "config.json").read_text(encoding="utf8")),
         "training_seconds": json.loads(lines[-1])["time"],
         "commit": json.loads((folder / "environment.json").read_text(encoding="utf8"))["commit"],
-        "results": json.loads(kept.read_text(encoding="utf8")) if kept.is_file() else [],
+        "results": results,
     }
+
+
+def _evaluated(options: argparse.Namespace, folder: Path, variant: str) -> list[dict[str, Any]]:
+    """Return a run's records: several seeds may run side by side, and be gathered after."""
+    kept = folder / "study.json"
+    how = {
+        "only": options.only,
+        "ood": [SETS[options.set]["ood"]] if options.ood else [],
+        "score": options.score if variant != "simsiam" else None,
+    }
+    if kept.is_file():
+        found = json.loads(kept.read_text(encoding="utf8"))
+        if found["how"] != how:
+            raise SystemExit(f"Expected '{kept}' to be of {how}, got {found['how']}: delete it.")
+        return found["results"]
+    if options.train_only:
+        return []
+    results = cognates.evaluate(folder, device=options.device, progress=print, **how)
+    records = [asdict(result) for result in results]
+    kept.write_text(json.dumps({"how": how, "results": records}), encoding="utf8")
+    return records
 
 
 def _write(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
