@@ -9,9 +9,10 @@ https://arxiv.org/abs/2402.16569, after Learning Loss for Active Learning (Yoo a
 https://arxiv.org/abs/1905.03677.
 
 The head sees the representation behind a stopped gradient, for its gradient would be at odds with
-the encoder's: encoder and projections are those of SimSiam to the bit. The uncertainty of an image
-is the loss predicted from its test view, `predicted-loss`. The paper predicts the loss of a
-classifier; to predict SimSiam's is a choice made here, and needs no label.
+the encoder's: encoder and projections are those of SimSiam to the bit (unless `clip` bounds the
+gradient of all weights together). The uncertainty of an image is the loss predicted from its test
+view, `predicted-loss`. The paper predicts the loss of a classifier; to predict SimSiam's is a
+choice made here, and needs no label.
 """
 
 from __future__ import annotations
