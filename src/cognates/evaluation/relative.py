@@ -53,8 +53,8 @@ BANK_SIZE = 10_000
 NEIGHBOURHOOD = 200
 """Bank images whose level is taken off; more take off less."""
 WIDE = 20
-"""`distance-ratio` compares with one bank image in so many: 500 of 10,000. Chosen among 200, 500 and
-1,000 on VI-SimSiam's features of Fashion-MNIST and CIFAR-10, seeds 0 to 2: docs/uncertainty.md."""
+"""`distance-ratio` compares with one bank image in so many: 500 of 10,000. Chosen among 200, 500
+and 1,000 on features of Fashion-MNIST and CIFAR-10, seeds 0 to 2: docs/uncertainty.md."""
 COPY = 2e-6
 """Largest 1 - cosine of a copy: float16 and float32 rounding stay below 1e-6, while of 20,000
 images of Fashion-MNIST all but a thousandth are further than 6e-4 from any other."""

@@ -8,7 +8,8 @@ Variants, by the configuration: the family, a posterior that is sampled, what ka
 by which activation, and how its loss and the encoder's meet (`coupling`): the encoder may feel the
 density as in the paper (`joint`), without the head (`detached`), less of it (`beta-nll`), or
 SimSiam's cosine instead, exactly as if there were no head (`cosine`; but for `clip`, which bounds
-the gradient of all weights together). That is the default: it costs no accuracy, and its kappa finds more errors (`benchmarks/results/uncertainty-*-choice.md`).
+the gradient of all weights together). That is the default: it costs no accuracy, and its consensus
+finds as many errors or more (`benchmarks/results/uncertainty-*-choice.md`).
 
 Representation Uncertainty in Self-Supervised Learning as Variational Inference (Nakamura, Okada and
 Taniguchi, 2023), https://arxiv.org/abs/2203.11437.
