@@ -252,5 +252,6 @@ def test_a_rare_kind_that_lies_apart_has_a_small_ratio(cloud):
     rare = np.eye(12)[11] + 0.2 * generator.normal(size=(25, 12))  # fewer than 1225 / 20
     h = np.concatenate([common, rare])
     bank = make_bank(h, {"concentration": np.full(1225, 0.5)}, own="concentration")
-    ratio = bank.scores["distance-ratio"]
-    assert ratio[1200:].mean() < 0.7 * ratio[:1200].mean()
+    ratio, distance = bank.scores["distance-ratio"], bank.scores["knn-distance"]
+    assert ratio[1200:].mean() < ratio[:1200].mean() - 0.1
+    assert distance[1200:].mean() > 2 * distance[:1200].mean()  # what that score says of them
