@@ -306,7 +306,9 @@ class FeaturePass:
         for score in dict.fromkeys((default, *beside, *ours)):
             # what corrupted images are taken for is kept beside their scores
             of_bank = score in (DISTANCE, MAX_SOFTMAX) or corrupted
-            against: dict[str, object] = {"bank": self._key(train, weights)} if of_bank else {}
+            # of the default score the name says nothing, and another call may have another
+            against: dict[str, object] = {"score": score}
+            against |= {"bank": self._key(train, weights)} if of_bank else {}
             against |= {"grid": self.grid} if score == MAX_SOFTMAX else {}
             if bank is not None and score in relative.SCORES:
                 against |= {"compared": bank.digest}
