@@ -60,7 +60,27 @@ def test_records_stay_where_the_default_score_is_the_same_or_is_not_asked_for() 
     assert stay(earlier, again, run=["r-auroc"]) == ([record("knn")], [])
 
 
-def test_the_suite_keeps_the_records_of_one_default_score(method, images, spec, tmp_path) -> None:
+def test_records_of_other_images_that_give_way_or_leave_are_said() -> None:
+    earlier = [
+        *ranked("r-auroc", "norm", features="all"),
+        record("crop", features="all"),
+        record("knn", features="all"),
+        record("spread", features="others"),
+    ]
+    results = [*ranked("r-auroc", "norm"), record("crop")]
+    found, lines = stay(earlier, results, run=["r-auroc", "crop"], known=["all"])
+    assert found == [record("knn", features="all")]
+    assert lines == [
+        "4 records of other images or weights gave way to those of r-auroc, crop.",
+        "1 record of other images or weights left results.json: spread.",
+    ]
+    # the same images again: there is nothing to say
+    assert stay(results, results, run=["r-auroc", "crop"]) == ([], [])
+
+
+def test_the_suite_keeps_the_records_of_one_default_score_and_says_what_it_replaces(
+    method, images, spec, tmp_path
+) -> None:
     kind = {"views": [spec], "size": 16, "mean": None, "std": None, "grid": 2, "out": tmp_path}
 
     def run(only, score, **more) -> tuple[list[Result], list[str]]:
@@ -76,3 +96,8 @@ def test_the_suite_keeps_the_records_of_one_default_score(method, images, spec, 
     own = {r.settings["score"] for r in found if "default" in r.flags}
     assert own == {"consensus"}
     assert sum("where the default score was 'norm'" in line for line in lines) == 1
+    count = sum(r.protocol == "knn" for r in found)
+    found, lines = run(["knn"], "norm", images=20)
+    assert {r.protocol: r.n for r in found} == {"knn": 20, "aurc": 40}
+    said = f"{count} records of other images or weights gave way to those of knn."
+    assert [line for line in lines if "records" in line] == [said]

@@ -35,7 +35,13 @@ def staying(
         Those of `earlier` that stay, in their order.
     """
     run = run | {result.protocol for result in results}
+    replaced = [r for r in earlier if r.protocol in run and r.features not in now]
+    if replaced:
+        say(f"{_count(replaced)} of other images or weights gave way to those of {_of(replaced)}.")
     others = [r for r in earlier if r.protocol not in run]
+    gone = [r for r in others if r.features not in now | known]
+    if gone:
+        say(f"{_count(gone)} of other images or weights left results.json: {_of(gone)}.")
     others = [r for r in others if r.features in now | known]
     here = _defaults(results)
     before = {name: _defaults(r for r in others if r.protocol == name) for name in _names(others)}
