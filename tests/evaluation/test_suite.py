@@ -183,6 +183,16 @@ def test_protocols_are_named_singly_or_by_group_and_run_in_the_suites_order() ->
     assert {name for group in suite.GROUPS.values() for name in group} <= set(PROTOCOLS)
 
 
+def test_versions_are_those_of_the_changelog() -> None:
+    # `consensus` was redefined: all that lists scores
+    of_scores = {"deciles": 2, "auroc-error": 3, "r-auroc": 2, "aurc": 2, "augrc": 2, "risk": 2}
+    of_scores |= {"sensitivity": 2, "crop": 2, "corruption": 2, "ood": 2}
+    of_scores |= {"augmentation-uncertainty": 2}
+    others = {"spread": 2, "generation": 2, "generated-views": 2}
+    raised = {name: p.version for name, p in PROTOCOLS.items() if p.version > 1}
+    assert raised == {**of_scores, **others}
+
+
 def test_the_protocols_seed_is_recorded_and_decides_the_resamples(make_features) -> None:
     features = {"train": make_features(90), "test": make_features(60, separation=1, seed=1)}
     first, second = (run_protocols(features, only=["knn"], seed=s)[0] for s in (0, 1))
