@@ -238,6 +238,19 @@ def test_decile_accuracies_are_shown_in_percent_and_correlations_are_not() -> No
     assert format_result(result(metric="norm/spearman-groups", **kind)) == "-0.500"
 
 
+def test_shares_of_images_are_shown_in_percent_wherever_they_come_from() -> None:
+    kind = {"value": 0.5, "low": None, "high": None}
+    for protocol, metric in (
+        ("crop", "bigger/norm"),
+        ("augmentation-uncertainty", "flip/less-certain-1/norm"),
+    ):
+        assert format_result(result(protocol=protocol, metric=metric, **kind)) == "50.0 %"
+    kind["protocol"] = "augmentation-uncertainty"
+    gap = "flip/less-certain-1/default-minus-norm"
+    assert format_result(result(metric=gap, **kind)) == "+50.0 %"
+    assert format_result(result(metric="flip/rise-1", **kind)) == "0.500"
+
+
 def test_broken_results_are_a_storage_error(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for text in ("[{", '[{"protocol": "knn"}]', '[{"x": 1}]', "{}x"):
