@@ -251,6 +251,14 @@ def test_a_kept_sweep_is_that_of_the_score_which_stands_for_the_run(method, spec
         assert own == {score}
 
 
+@pytest.mark.parametrize("score", ["knn-distance", "norm"])
+def test_every_protocol_of_a_call_has_the_same_default_score(score, method, spec, images):
+    kind = {"views": (spec, spec), "size": 16, "mean": None, "std": None, "grid": 2, "images": 12}
+    results = evaluate(method, *images, default_score=score, only=["r-auroc", "crop"], **kind)
+    own = {(r.protocol, r.settings["score"]) for r in results if "default" in r.flags}
+    assert own == {("r-auroc", score), ("crop", score)}
+
+
 def test_features_without_their_own_score_give_no_bank(without_own_score, method, spec, images):
     kind = {"views": (spec,), "size": 16, "mean": None, "std": None}
     features = extract(without_own_score, images[0], view_disagreement=False, **kind)
