@@ -71,8 +71,8 @@ def test_records_of_other_images_that_give_way_or_leave_are_said() -> None:
     found, lines = stay(earlier, results, run=["r-auroc", "crop"], known=["all"])
     assert found == [record("knn", features="all")]
     assert lines == [
-        "4 records of other images or weights gave way to those of r-auroc, crop.",
-        "1 record of other images or weights left results.json: spread.",
+        "4 records of other images, weights or versions gave way to those of r-auroc, crop.",
+        "1 record of other images, weights or versions left results.json: spread.",
     ]
     # the same images again: there is nothing to say
     assert stay(results, results, run=["r-auroc", "crop"]) == ([], [])
@@ -99,5 +99,5 @@ def test_the_suite_keeps_the_records_of_one_default_score_and_says_what_it_repla
     count = sum(r.protocol == "knn" for r in found)
     found, lines = run(["knn"], "norm", images=20)
     assert {r.protocol: r.n for r in found} == {"knn": 20, "aurc": 40}
-    said = f"{count} records of other images or weights gave way to those of knn."
+    said = f"{count} records of other images, weights or versions gave way to those of knn."
     assert [line for line in lines if "records" in line] == [said]

@@ -7,6 +7,8 @@ from collections.abc import Set as AbstractSet
 
 from cognates.types import Result
 
+_ELSE = "of other images, weights or versions"  # all that a cache key tells apart
+
 
 def staying(
     earlier: Sequence[Result],
@@ -37,11 +39,11 @@ def staying(
     run = run | {result.protocol for result in results}
     replaced = [r for r in earlier if r.protocol in run and r.features not in now]
     if replaced:
-        say(f"{_count(replaced)} of other images or weights gave way to those of {_of(replaced)}.")
+        say(f"{_count(replaced)} {_ELSE} gave way to those of {_of(replaced)}.")
     others = [r for r in earlier if r.protocol not in run]
     gone = [r for r in others if r.features not in now | known]
     if gone:
-        say(f"{_count(gone)} of other images or weights left results.json: {_of(gone)}.")
+        say(f"{_count(gone)} {_ELSE} left results.json: {_of(gone)}.")
     others = [r for r in others if r.features in now | known]
     here = _defaults(results)
     before = {name: _defaults(r for r in others if r.protocol == name) for name in _names(others)}
