@@ -234,6 +234,31 @@ def test_sweeps_score_every_severity_against_the_bank(method, spec, images):
     assert "crop-per-image" in metrics
 
 
+def test_a_kept_sweep_is_that_of_the_score_which_stands_for_the_run(method, spec, images, tmp_path):
+    kind = {"views": (spec, spec), "size": 16, "mean": None, "std": None, "grid": 2, "images": 12}
+    kind |= {"only": ["crop"]}
+
+    def swept(score, out=None):
+        found = evaluate(method, *images, default_score=score, out=out, **kind)
+        return {r.metric: (r.value, r.flags) for r in found}
+
+    first = swept("distance-ratio", tmp_path)
+    second = swept("consensus", tmp_path)
+    assert second == swept("consensus")
+    assert swept("distance-ratio", tmp_path) == first
+    for found, score in ((first, "distance-ratio"), (second, "consensus")):
+        own = {m.rpartition("/")[2] for m, (_, flags) in found.items() if "default" in flags}
+        assert own == {score}
+
+
+@pytest.mark.parametrize("score", ["knn-distance", "norm"])
+def test_every_protocol_of_a_call_has_the_same_default_score(score, method, spec, images):
+    kind = {"views": (spec, spec), "size": 16, "mean": None, "std": None, "grid": 2, "images": 12}
+    results = evaluate(method, *images, default_score=score, only=["r-auroc", "crop"], **kind)
+    own = {(r.protocol, r.settings["score"]) for r in results if "default" in r.flags}
+    assert own == {("r-auroc", score), ("crop", score)}
+
+
 def test_features_without_their_own_score_give_no_bank(without_own_score, method, spec, images):
     kind = {"views": (spec,), "size": 16, "mean": None, "std": None}
     features = extract(without_own_score, images[0], view_disagreement=False, **kind)

@@ -183,6 +183,16 @@ def test_protocols_are_named_singly_or_by_group_and_run_in_the_suites_order() ->
     assert {name for group in suite.GROUPS.values() for name in group} <= set(PROTOCOLS)
 
 
+def test_versions_are_those_of_the_changelog() -> None:
+    # `consensus` was redefined: all that lists scores
+    of_scores = {"deciles": 2, "auroc-error": 3, "r-auroc": 2, "aurc": 2, "augrc": 2, "risk": 2}
+    of_scores |= {"sensitivity": 2, "crop": 2, "corruption": 2, "ood": 2}
+    of_scores |= {"augmentation-uncertainty": 2}
+    others = {"spread": 2, "generation": 2, "generated-views": 2}
+    raised = {name: p.version for name, p in PROTOCOLS.items() if p.version > 1}
+    assert raised == {**of_scores, **others}
+
+
 def test_the_protocols_seed_is_recorded_and_decides_the_resamples(make_features) -> None:
     features = {"train": make_features(90), "test": make_features(60, separation=1, seed=1)}
     first, second = (run_protocols(features, only=["knn"], seed=s)[0] for s in (0, 1))
@@ -226,6 +236,19 @@ def test_decile_accuracies_are_shown_in_percent_and_correlations_are_not() -> No
     kind = {"protocol": "deciles", "value": -0.5, "low": None, "high": None}
     assert format_result(result(metric="norm/first-minus-last", **kind)) == "-50.0 %"
     assert format_result(result(metric="norm/spearman-groups", **kind)) == "-0.500"
+
+
+def test_shares_of_images_are_shown_in_percent_wherever_they_come_from() -> None:
+    kind = {"value": 0.5, "low": None, "high": None}
+    for protocol, metric in (
+        ("crop", "bigger/norm"),
+        ("augmentation-uncertainty", "flip/less-certain-1/norm"),
+    ):
+        assert format_result(result(protocol=protocol, metric=metric, **kind)) == "50.0 %"
+    kind["protocol"] = "augmentation-uncertainty"
+    gap = "flip/less-certain-1/default-minus-norm"
+    assert format_result(result(metric=gap, **kind)) == "+50.0 %"
+    assert format_result(result(metric="flip/rise-1", **kind)) == "0.500"
 
 
 def test_broken_results_are_a_storage_error(tmp_path: Path) -> None:

@@ -103,20 +103,26 @@ def test_settings_of_the_evaluation_that_differ_are_named(seeds):
     assert "knn" not in found["evaluation.protocols"][1]
 
 
-def test_versions_of_a_protocol_are_named_and_never_averaged(seeds):
+@pytest.mark.parametrize(
+    ("protocol", "label"),
+    [("linear", "Linear probe, %"), ("auroc-error", "Uncertainty finds errors, AUROC")],
+)
+def test_versions_of_a_protocol_are_named_and_never_averaged(seeds, protocol, label):
     runs = seeds("a")
 
     def raised(rows):
         for row in rows:
-            row["version"] += row["protocol"] == "linear"
+            row["version"] += row["protocol"] == protocol
 
+    before = [row.label for row in comparison.parts(grouped(*runs))[0].tables[0].rows]
+    assert label in before
     edit(runs[1], "results", raised)
     groups = grouped(*runs)
-    assert ("evaluation.linear.version", ["1", "2", "1"]) in differences.within(groups[0])
+    assert (f"evaluation.{protocol}.version", ["1", "2", "1"]) in differences.within(groups[0])
     labels = [row.label for row in comparison.parts(groups)[0].tables[0].rows]
-    assert "Linear probe, %" not in labels
+    assert label not in labels
     assert "Nearest neighbours, %" in labels
-    assert "The protocol 'linear' has values of versions 1, 2" in said(groups)
+    assert f"The protocol '{protocol}' has values of versions 1, 2" in said(groups)
 
 
 def test_copies_of_one_seed_count_once_and_are_said(fake_run, tmp_path):

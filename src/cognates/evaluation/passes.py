@@ -41,7 +41,7 @@ from cognates.evaluation.store import cache_key, load, save, weights_digest
 from cognates.evaluation.subjects import TARGET, has_labels
 from cognates.evaluation.sweeps import Change, sweep, sweep_name
 from cognates.evaluation.theory import FIT, LATENTS, has_latents, latent_pair
-from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE, MAX_SOFTMAX
+from cognates.evaluation.uncertainty import DRAWN, LABEL_FREE, MAX_SOFTMAX, with_default
 from cognates.methods.base import Method
 from cognates.types import Features
 
@@ -140,8 +140,7 @@ class FeaturePass:
         if bank is not None:
             for name in ("train", "test", *(OUTSIDE + other for other in outside or {})):
                 found[name] = self._compared_with(bank, found[name], name, hashes["trained"])
-        if default in found["test"].scores:
-            found["test"] = replace(found["test"], default_score=default)
+        found["test"] = with_default(found["train"], found["test"], default)
         for changes in sweeps:
             found |= self._sweeps(method, train, test, found, bank, default, changes)
         if with_theory:
@@ -306,7 +305,9 @@ class FeaturePass:
         for score in dict.fromkeys((default, *beside, *ours)):
             # what corrupted images are taken for is kept beside their scores
             of_bank = score in (DISTANCE, MAX_SOFTMAX) or corrupted
-            against: dict[str, object] = {"bank": self._key(train, weights)} if of_bank else {}
+            # of the default score the name says nothing, and another call may have another
+            against: dict[str, object] = {"score": score}
+            against |= {"bank": self._key(train, weights)} if of_bank else {}
             against |= {"grid": self.grid} if score == MAX_SOFTMAX else {}
             if bank is not None and score in relative.SCORES:
                 against |= {"compared": bank.digest}

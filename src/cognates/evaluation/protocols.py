@@ -87,6 +87,7 @@ PROTOCOLS = {
             summary="accuracy by uncertainty",
             needs=TARGET,
             grid=True,
+            version=2,
         ),
         Protocol(
             name="auroc-error",
@@ -94,7 +95,7 @@ PROTOCOLS = {
             summary="AUROC of the uncertainty for errors",
             needs=TARGET,
             grid=True,
-            version=2,
+            version=3,
         ),
         Protocol(
             name="r-auroc",
@@ -102,6 +103,7 @@ PROTOCOLS = {
             summary="AUROC of the uncertainty for a nearest neighbour of another class",
             needs=TARGET,
             grid=True,
+            version=2,
         ),
         Protocol(
             name="aurc",
@@ -109,6 +111,7 @@ PROTOCOLS = {
             summary="errors that are left as uncertain images are refused",
             needs=TARGET,
             grid=True,
+            version=2,
         ),
         Protocol(
             name="augrc",
@@ -116,6 +119,7 @@ PROTOCOLS = {
             summary="the same, the most certain images not weighing most",
             needs=TARGET,
             grid=True,
+            version=2,
             standard=False,
         ),
         Protocol(
@@ -124,6 +128,7 @@ PROTOCOLS = {
             summary="error rate at a coverage, and coverage at an error rate",
             needs=TARGET,
             grid=True,
+            version=2,
         ),
         Protocol(
             name="calibration",
@@ -161,21 +166,29 @@ PROTOCOLS = {
             standard=False,
         ),
         Protocol(
-            name="sensitivity", run=sensitivity, summary="uncertainty against crop and blur"
+            name="sensitivity",
+            run=sensitivity,
+            summary="uncertainty against crop and blur",
+            version=2,
         ),
         Protocol(
-            name="crop", run=crop, summary="is a part of an image less certain than the whole?"
+            name="crop",
+            run=crop,
+            summary="is a part of an image less certain than the whole?",
+            version=2,
         ),
         Protocol(
             name="corruption",
             run=corruption,
             summary="uncertainty against six corruptions of five severities",
+            version=2,
             standard=False,
         ),
         Protocol(
             name=AUGMENTATION_UNCERTAINTY,
             run=augmentation_uncertainty,
             summary="uncertainty under each augmentation at a few strengths",
+            version=2,
             standard=False,
         ),
         Protocol(
@@ -183,6 +196,7 @@ PROTOCOLS = {
             run=ood,
             summary="uncertainty of images of another set",
             grid=True,
+            version=2,
             standard=False,
         ),
         Protocol(

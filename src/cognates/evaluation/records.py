@@ -128,7 +128,7 @@ def table(results: Sequence[Result]) -> list[Row]:
 
 _IN_PERCENT = (
     *("accuracy", "balanced-accuracy"),
-    *("risk-at-", "coverage-at-", "fpr95", "bigger"),
+    *("risk-at-", "coverage-at-", "fpr95", "bigger", "less-certain"),
 )
 
 

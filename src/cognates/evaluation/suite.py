@@ -25,6 +25,7 @@ from cognates.evaluation.caption_retrieval import CAPTIONS, TEXTS
 from cognates.evaluation.caption_retrieval import NAME as CAPTION_RETRIEVAL
 from cognates.evaluation.drawings import write_drawings
 from cognates.evaluation.drawn import GENERATIVE, Reference, drawable
+from cognates.evaluation.earlier import staying
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
@@ -153,7 +154,8 @@ def evaluate(
             norm as it starts (see `evaluation.subjects`); None: without that subject.
         out: the run directory: features are kept in `features/`, records go to `results.json`,
             images to `gallery.npz`, where all are taken. Records of protocols that are not run now
-            stay if they are about the same features. None: nothing is written.
+            stay if they are about the features of these images, or of all, and about the same
+            default score; `progress` is told of those that do not. None: nothing is written.
         only: names of protocols or groups; None: all standard ones, and those of generative methods
             that the method allows.
         seed: the protocols' seed.
@@ -213,7 +215,7 @@ def evaluate(
     results = _telling(run_protocols(found, progress=progress, **kind), train, given)
     if out is not None:
         every = passes.hashes(method, untrained, whole)
-        _write(Path(out), results, chosen, {*hashes.values(), *every.values()})
+        _write(Path(out), results, passes.say, run=chosen, now=hashes, known=every)
         _write_pictures(Path(out), method, test, found["test"], passes, quantiles, whole=whole)
     return results
 
@@ -294,13 +296,19 @@ def _asked(chosen: set[str], channels: int) -> _Asked:
     }
 
 
-def _write(out: Path, results: list[Result], chosen: set[str], known: set[str]) -> None:
-    # Records about all images stay valid beside those about some of them.
+def _write(
+    out: Path,
+    results: list[Result],
+    say: Say,
+    *,
+    run: set[str],
+    now: Mapping[str, str],
+    known: Mapping[str, str],
+) -> None:
     path = out / "results.json"
-    kept = read_results(path) if path.is_file() else []
-    again = chosen | {result.protocol for result in results}
-    kept = [r for r in kept if r.protocol not in again and r.features in known]
-    write_results(path, [*kept, *results])
+    earlier = read_results(path) if path.is_file() else []
+    keys = {"now": {*now.values()}, "known": {*known.values()}}
+    write_results(path, [*staying(earlier, results, run=run, say=say, **keys), *results])
 
 
 _PLURAL = {

@@ -9,6 +9,7 @@ marked; `random` is a sanity row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -151,6 +152,17 @@ def all_scores(
     for name, score in scores.items():
         require_finite(f"the score '{name}'", score)
     return scores
+
+
+def with_default(train: Features, test: Features, score: str) -> Features:
+    """Return the test images' features with another default score; as they are if they lack it.
+
+    `knn-distance`, which no method gives, is computed.
+    """
+    scores = dict(test.scores)
+    if score == knn.DISTANCE:
+        scores.setdefault(score, knn.knn_distance(train, test))
+    return replace(test, scores=scores, default_score=score) if score in scores else test
 
 
 def decile_accuracies(correct: np.ndarray, sorting: np.ndarray, groups: int = GROUPS) -> np.ndarray:
