@@ -155,6 +155,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run, source, tmp_path, fails)
     assert "did you mean 'typical'" in fails(
         "select", *given, "--budget", "3", "--strategy", "typical2"
     )
+    for strategy in ([], ["--strategy", "random"]):
+        said = fails("select", *given, "--budget", "3", "--score", "norm", *strategy)
+        assert f"got 'norm' with '{(['typical', *strategy])[-1]}': leave one of the two out" in said
     out = tmp_path / "lists"
     assert "coverage" in fails("reject", *given, "--out", out, "--coverage", "1.5")
     file = tmp_path / "file"
