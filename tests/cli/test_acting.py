@@ -150,6 +150,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run, source, tmp_path, fails)
         "embed", *given, "--out", tmp_path / "a.parquet", "--score", "relative-d"
     )
     assert ".csv or .parquet" in fails("rank", *given, "--out", tmp_path / "list.txt")
+    assert "at least 0 images, got -3" in fails("rank", *given, "--show", "-3")
     assert "at least 1 image" in fails("select", *given, "--budget", "0")
     assert "at most all 136" in fails("select", *given, "--budget", "137")
     assert "did you mean 'typical'" in fails(
