@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from cognates.data.incoming import Incoming
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import changing
-from cognates.errors import ConfigError, DataError, nearest
+from cognates.errors import ConfigError, DataError
 from cognates.evaluation import decisions, drawings, pairs, selection
 from cognates.evaluation.decisions import Ranking, Rejection
 from cognates.evaluation.features import NORM, Transform, by_views, score_views
 from cognates.evaluation.gallery import percentiles
 from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.relative import PLACED, SCORES, against, offered, place
+from cognates.evaluation.uncertainty import require_offered
 from cognates.training import prepare
 from cognates.training.checkpoint import LoadedModel, read_model
 from cognates.types import Embedding
@@ -387,9 +388,7 @@ class Model:
         Raises:
             ConfigError: the model has no such score.
         """
-        if score is None or score in self.scores:
-            return score or self.default_score
-        raise ConfigError(f"Unknown score '{score}' of this model: {nearest(score, self.scores)}.")
+        return self.default_score if score is None else require_offered(score, self.scores)
 
 
 def _numbers(embedding: Embedding) -> np.ndarray:

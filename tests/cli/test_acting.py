@@ -149,6 +149,11 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run, source, tmp_path, fails)
     assert "did you mean 'relative" in fails(
         "embed", *given, "--out", tmp_path / "a.parquet", "--score", "relative-d"
     )
+    for score in ("view-disagreement", "max-softmax"):
+        said = fails("evaluate", run, "--score", score)
+        assert f"got '{score}', which only the evaluation measures" in said
+        assert ": choose one of concentration, consensus," in said
+    assert "of this model: choose one of concentration" in fails("rank", *given, "--score", "foo")
     assert ".csv or .parquet" in fails("rank", *given, "--out", tmp_path / "list.txt")
     assert "at least 0 images, got -3" in fails("rank", *given, "--show", "-3")
     assert "at least 1 image" in fails("select", *given, "--budget", "0")
