@@ -73,8 +73,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Example:
         >>> nearest("simsam", ["simsiam", "vi-simsiam"])
         "did you mean 'simsiam'? Known: simsiam, vi-simsiam"
+        >>> nearest("other", ["simsiam", "vi-simsiam"])
+        'choose one of simsiam, vi-simsiam'
     """
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    known_part = f"Known: {', '.join(choices)}"
-    return f"did you mean '{close[0]}'? {known_part}" if close else known_part
+    listed = ", ".join(choices)
+    return f"did you mean '{close[0]}'? Known: {listed}" if close else f"choose one of {listed}"

@@ -15,19 +15,14 @@ from torch import Tensor, nn
 from cognates.data.incoming import Incoming
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import changing
-from cognates.errors import ConfigError, DataError, nearest
-from cognates.evaluation import drawings, pairs, selection
-from cognates.evaluation.decisions import (
-    Ranking,
-    Rejection,
-    least_certain_first,
-    require_coverage,
-    threshold_of,
-)
-from cognates.evaluation.features import Transform, by_views, score_views
+from cognates.errors import ConfigError, DataError
+from cognates.evaluation import decisions, drawings, pairs, selection
+from cognates.evaluation.decisions import Ranking, Rejection
+from cognates.evaluation.features import NORM, Transform, by_views, score_views
 from cognates.evaluation.gallery import percentiles
 from cognates.evaluation.knn import DISTANCE
-from cognates.evaluation.relative import SCORES, against, offered
+from cognates.evaluation.relative import PLACED, SCORES, against, offered, place
+from cognates.evaluation.uncertainty import require_offered
 from cognates.training import prepare
 from cognates.training.checkpoint import LoadedModel, read_model
 from cognates.types import Embedding
@@ -121,18 +116,22 @@ class Model:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embed images as the cache stores them, (n, c, s, s) uint8, in one pass."""
         name = self.require_score(score)
-        spec = changing(self.config.views) if by_views(self.method) else None
+        placed = name in PLACED and name != self.own_score
+        views = by_views(self.method) and not placed
         compared = self.bank is not None and name in (*SCORES, DISTANCE)
         representation, scores = score_views(
             self.method,
             torch.from_numpy(np.array(pixels)).to(self.device),
-            spec=spec,
+            spec=changing(self.config.views) if views else None,
             transform=self._transform,
-            further=not compared and name not in (self.own_score, "norm"),
+            further=not compared and name not in (self.own_score, NORM),
         )
         if compared:
             assert self.bank is not None
-            scores |= against(self.bank, representation, scores, parts=True)
+            if placed:
+                scores |= place(self.bank, representation)
+            else:
+                scores |= against(self.bank, representation, scores, parts=True)
         return representation, scores[name]
 
     @functools.cached_property
@@ -286,7 +285,7 @@ class Model:
             DataError: an image cannot be read, or there is none.
         """
         u = _numbers(self.embed(images, score=score))
-        return Ranking(least_certain_first(u), u, self.percentile(u, score=score))
+        return Ranking(decisions.least_certain_first(u), u, self.percentile(u, score=score))
 
     def select(
         self,
@@ -304,20 +303,19 @@ class Model:
             budget: images to choose, at least 1 and at most all.
             strategy: a key of `evaluation.selection.STRATEGIES`.
             seed: of what is drawn.
-            score: one of `scores`; None: the default one.
+            score: for the strategies that read one ("certain", "spread"); None: the default one.
 
         Raises:
-            ConfigError: an unknown strategy or score, or a budget out of range.
+            ConfigError: an unknown strategy or score, one that is not read, or a budget out of
+                range.
             DataError: an image cannot be read, or there is none.
         """
+        selection.require(strategy, budget, score)
+        if strategy not in selection.BY_UNCERTAINTY and NORM in self.scores:
+            score = NORM  # what is not read should not cost views
         found = self.embed(images, score=score)
-        return selection.select(
-            found.representation.numpy(),
-            _numbers(found),
-            budget=budget,
-            strategy=strategy,
-            seed=seed,
-        )
+        h, u = found.representation.numpy(), _numbers(found)
+        return selection.select(h, u, budget=budget, strategy=strategy, seed=seed)
 
     def reject(
         self,
@@ -342,7 +340,7 @@ class Model:
                 nothing of its training images to compare with.
             DataError: an image cannot be read, or there is none.
         """
-        require_coverage(coverage)
+        decisions.require_coverage(coverage)
         if against not in ("data", "training"):
             raise ConfigError(f"Expected 'data' or 'training' to reject against, got '{against}'.")
         quantiles = self.quantiles_of(score)
@@ -353,7 +351,7 @@ class Model:
             )
         u = _numbers(self.embed(images, score=score))
         if against == "data" or quantiles is None:
-            threshold = threshold_of(u, coverage)
+            threshold = decisions.threshold_of(u, coverage)
         else:
             threshold = float(np.interp(100 * coverage, np.arange(101), quantiles))
         return Rejection(u <= threshold, threshold, u, self.percentile(u, score=score))
@@ -390,9 +388,7 @@ class Model:
         Raises:
             ConfigError: the model has no such score.
         """
-        if score is None or score in self.scores:
-            return score or self.default_score
-        raise ConfigError(f"Unknown score '{score}' of this model: {nearest(score, self.scores)}.")
+        return self.default_score if score is None else require_offered(score, self.scores)
 
 
 def _numbers(embedding: Embedding) -> np.ndarray:

@@ -149,12 +149,21 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run, source, tmp_path, fails)
     assert "did you mean 'relative" in fails(
         "embed", *given, "--out", tmp_path / "a.parquet", "--score", "relative-d"
     )
+    for score in ("view-disagreement", "max-softmax"):
+        said = fails("evaluate", run, "--score", score)
+        assert f"got '{score}', which only the evaluation measures" in said
+        assert ": choose one of concentration, consensus," in said
+    assert "of this model: choose one of concentration" in fails("rank", *given, "--score", "foo")
     assert ".csv or .parquet" in fails("rank", *given, "--out", tmp_path / "list.txt")
+    assert "at least 0 images, got -3" in fails("rank", *given, "--show", "-3")
     assert "at least 1 image" in fails("select", *given, "--budget", "0")
     assert "at most all 136" in fails("select", *given, "--budget", "137")
     assert "did you mean 'typical'" in fails(
         "select", *given, "--budget", "3", "--strategy", "typical2"
     )
+    for strategy in ([], ["--strategy", "random"]):
+        said = fails("select", *given, "--budget", "3", "--score", "norm", *strategy)
+        assert f"got 'norm' with '{(['typical', *strategy])[-1]}': leave one of the two out" in said
     out = tmp_path / "lists"
     assert "coverage" in fails("reject", *given, "--out", out, "--coverage", "1.5")
     file = tmp_path / "file"

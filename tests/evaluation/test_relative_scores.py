@@ -13,6 +13,7 @@ from cognates.evaluation.relative import (
     bank_rows,
     make_bank,
     offered,
+    place,
     rank_among,
 )
 from cognates.evaluation.suite import evaluate
@@ -190,6 +191,15 @@ def test_the_bank_is_drawn_by_its_seed():
     assert bank_rows(100, seed=0, most=100).tolist() == list(range(100))
 
 
+def test_an_images_place_needs_no_own_score_and_has_the_same_values(cloud):
+    h, scores = cloud
+    bank = make_bank(h[:300], rows(scores, slice(300)), own="concentration")
+    whole, found = against(bank, h, scores, parts=True), place(bank, h)
+    assert set(found) == set(relative.PLACED) - {"norm"} == {"knn-distance", "distance-ratio"}
+    for name, values in found.items():
+        assert (values == whole[name]).all()
+
+
 def test_a_bank_of_one_image_has_nothing_to_compare_with(cloud):
     h, scores = cloud
     one = make_bank(h[:1], rows(scores, slice(1)), own="concentration")
@@ -198,6 +208,8 @@ def test_a_bank_of_one_image_has_nothing_to_compare_with(cloud):
     assert offered(None, "concentration") == ["concentration"]
     with pytest.raises(ConfigError, match="at least 2 images"):
         against(one, h, scores)
+    with pytest.raises(ConfigError, match="at least 2 images, got 1"):
+        place(one, h)
     with pytest.raises(ConfigError, match="Expected the score 'other'"):
         make_bank(h, scores, own="other")
 

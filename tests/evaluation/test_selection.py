@@ -64,6 +64,22 @@ def test_spread_draws_the_uncertain_and_far_more_often(heaps):
     assert np.mean(heaps_of) > by_chance + 1
 
 
+def test_certain_and_spread_read_the_uncertainty_and_the_others_do_not(heaps):
+    h, u, _ = heaps
+    found = {
+        name
+        for name in STRATEGIES
+        if (select(h, u, budget=30, strategy=name) != select(h, -u, budget=30, strategy=name)).any()
+    }
+    assert found == set(selection.BY_UNCERTAINTY) == {"certain", "spread"}
+    for name in STRATEGIES:
+        if name in found:
+            selection.require(name, 3, "norm")
+        else:
+            with pytest.raises(ConfigError, match=f"certain or spread.*got 'norm' with '{name}'"):
+                selection.require(name, 3, "norm")
+
+
 def test_clusters_lose_no_image_when_a_cluster_is_empty(monkeypatch):
     h = np.concatenate([np.tile([[1.0, 0.0]], (5, 1)), np.tile([[0.0, 1.0]], (5, 1))])
     chosen = select(h, np.arange(10.0), budget=4, strategy="certain")

@@ -164,13 +164,12 @@ def _further(kind: type) -> str:
 
 
 def _unknown_option(kind: type, name: str, given: str) -> str:
-    from dataclasses import fields
+    from cognates.cli.options import flags
 
     if not given.startswith("-"):
         return f"Unexpected argument '{given}' of 'cognates {name}': see cognates {name} --help."
-    known = {"--" + f.name.replace("_", "-") for f in fields(kind)}
     option = given.split("=")[0]
-    return f"Unknown option '{option}' of 'cognates {name}': {nearest(option, known)}."
+    return f"Unknown option '{option}' of 'cognates {name}': {nearest(option, flags(kind))}."
 
 
 def _sentence(complaint: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
@@ -83,12 +83,33 @@ def gathered(kind: type, arguments: Sequence[str]) -> list[str]:
     return others + [word for option, given in values.items() for word in (option, *given)]
 
 
+def flags(kind: type) -> list[str]:
+    """Return the options of a command as they are typed, without what has a place and no name.
+
+    Example:
+        >>> from cognates.cli.methods import Command
+        >>> flags(Command)
+        ['--plugin']
+    """
+    return [
+        _flag(field, more)
+        for field, _, more in _fields(kind)
+        if not any(part is tyro.conf.Positional for part in more)
+    ]
+
+
 def _lists(kind: type) -> set[str]:
     """Return the options of a command that take several values."""
-    found = set()
+    return {_flag(field, more) for field, of, more in _fields(kind) if get_origin(of) is tuple}
+
+
+def _fields(kind: type) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Yield the name, the type and the annotations of each field of a command."""
     for field, hint in get_type_hints(kind, include_extras=True).items():
         of, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        if get_origin(of) is tuple:
-            names = [name for part in more if isinstance(name := getattr(part, "name", None), str)]
-            found.add("--" + (names or [field])[-1].replace("_", "-"))
-    return found
+        yield field, of, more
+
+
+def _flag(field: str, annotations: list[Any]) -> str:
+    names = [n for part in annotations if isinstance(n := getattr(part, "name", None), str)]
+    return "--" + (names or [field])[-1].replace("_", "-")

@@ -39,9 +39,14 @@ class Command:
         """Embed, write the list and print its ends."""
         from cognates.cli import listing
         from cognates.cli.text import columns
+        from cognates.errors import ConfigError
         from cognates.model import Model
 
         out = None if self.out is None else listing.require_list(self.out)
+        if self.show < 0:
+            raise ConfigError(
+                f"Expected --show of at least 0 images, got {self.show}: leave it out for 10."
+            )
         model = Model.read(self.path, device=self.device, plugin=self.plugin)
         model.require_score(self.score)
         images = listing.load(
@@ -56,12 +61,12 @@ class Command:
         if self.quiet:
             return
         ends = rows
-        if len(rows) > 2 * max(self.show, 0):
-            ends = rows[: max(self.show, 0)] + rows[len(rows) - max(self.show, 0) :]
+        if len(rows) > 2 * self.show:
+            ends = rows[: self.show] + rows[len(rows) - self.show :]
         heads, lines = listing.table(images, ends, found.uncertainty, found.percentile)
         cells = [[listing.shown(cell) for cell in line] for line in lines]
         if len(ends) < len(rows):
-            cells.insert(max(self.show, 0), ["...", *[""] * (len(heads) - 1)])
+            cells.insert(self.show, ["...", *[""] * (len(heads) - 1)])
         print(columns(cells, heads=heads))
         print(f"\n{len(rows):,} images by {self.score or model.default_score}", end="")
         print(f": {out}" if out else "")

@@ -14,7 +14,8 @@ class Command:
 
     Without --out their names are printed, one to a line, in the order to label them in. Strategies:
     typical and certain take one image of every cluster, spread draws images that are far from each
-    other and uncertain, random is the one to beat.
+    other and uncertain, random is the one to beat. Only certain and spread read the uncertainty;
+    where they were measured, they were not better than typical.
     """
 
     path: RunFolder
@@ -26,7 +27,8 @@ class Command:
     strategy: OptionalName = None
     """typical (the default), certain, spread or random."""
     score: OptionalName = None
-    """Another uncertainty than the run's own: distance-ratio, relative, knn-distance and others."""
+    """Another uncertainty than the run's own, for certain or spread: distance-ratio, relative,
+    knn-distance and others."""
     seed: int = 0
     """The same seed chooses the same images."""
     out: OptionalFile = None
@@ -48,21 +50,22 @@ class Command:
 
         out = None if self.out is None else listing.require_list(self.out)
         strategy = self.strategy or selection.DEFAULT
-        selection.require(strategy, self.budget)
+        selection.require(strategy, self.budget, self.score)
         model = Model.read(self.path, device=self.device, plugin=self.plugin)
         model.require_score(self.score)
         images = listing.load(
             model, self.data, max_unreadable=self.max_unreadable, quiet=self.quiet
         )
-        found = model.embed(images.pixels, score=self.score)
-        assert found.uncertainty is not None
-        h, u = found.representation.numpy(), found.uncertainty.numpy()
         options = {"budget": self.budget, "strategy": strategy, "seed": self.seed}
-        rows = selection.select(h, u, **options).tolist()
         if out is None:
+            rows = model.select(images.pixels, **options, score=self.score).tolist()
             for name in next(iter(listing.names(images, rows).values())):
                 print(listing.shown(name))
             return
+        found = model.embed(images.pixels, score=self.score)
+        assert found.uncertainty is not None
+        h, u = found.representation.numpy(), found.uncertainty.numpy()
+        rows = selection.select(h, u, **options).tolist()
         listing.write(out, images, rows, u, model.percentile(u, score=self.score))
         missing = listing.write_unreadable(images, out.with_name(f"{out.stem}-unreadable.txt"))
         if not self.quiet:

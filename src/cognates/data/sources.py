@@ -44,7 +44,7 @@ def open_source(spec: str) -> Source:
         return _open_name(spec)
     if scheme not in SCHEMES:
         raise ConfigError(
-            f"Unknown kind of data source '{scheme}' in '{spec}': {nearest(scheme, SCHEMES)}"
+            f"Unknown kind of data source '{scheme}' in '{spec}': {nearest(scheme, SCHEMES)}."
         )
     if not rest:
         raise ConfigError(f"Expected something after '{spec}', got nothing: give {scheme}:WHERE.")

@@ -40,6 +40,7 @@ __all__ = [
     "view_pixels",
 ]
 
+NORM = "norm"
 DISAGREEMENT = "view-disagreement"
 DISAGREEMENT_VIEWS = 8  # design.md: 8 views whose parameter sets are fixed and shared by all images
 
@@ -164,7 +165,7 @@ def score_views(
     embedding = method.embed(view)
     representation = _array(embedding.representation)
     norms = np.linalg.norm(representation.astype(np.float64), axis=1)
-    scores = {"norm": -norms}
+    scores = {NORM: -norms}
     if embedding.uncertainty is not None:
         scores[method.own] = _array(embedding.uncertainty, np.float64)
     if further:

@@ -38,6 +38,7 @@ import numpy as np
 import torch
 
 from cognates.errors import ConfigError
+from cognates.evaluation.features import NORM
 from cognates.evaluation.knn import DISTANCE, NEIGHBOURS, normalise
 from cognates.random import fold_in
 from cognates.types import Features
@@ -48,6 +49,8 @@ CONSENSUS = "consensus"
 DISTANCE_RATIO = "distance-ratio"
 SCORES = (RELATIVE, RELATIVE_DISTANCE, DISTANCE_RATIO, CONSENSUS)
 """Scores against the bank that are a method's own; `knn-distance` is a baseline."""
+PLACED = (NORM, DISTANCE, DISTANCE_RATIO)
+"""Scores that the representation decides alone: they do not depend on the method's own score."""
 BANK_SIZE = 10_000
 """Most training images of a bank: design.md."""
 NEIGHBOURHOOD = 200
@@ -166,9 +169,8 @@ def against(
     own, mine = bank.scores[bank.own], np.asarray(scores[bank.own], dtype=np.float64)
     if own.min() > 0:
         own, mine = np.log(own), np.log(np.maximum(mine, np.finfo(np.float64).tiny))
-    z = normalise(representation)
-    near, wide, level = _around(torch.from_numpy(bank.representation), z, own)
-    found = {RELATIVE: mine - level, DISTANCE: near, DISTANCE_RATIO: (near + COPY) / (wide + COPY)}
+    distances, level = _around(bank, representation, own)
+    found = {RELATIVE: mine - level, **distances}
 
     def ranked(name: str) -> np.ndarray:
         values = found.get(name, scores.get(name))
@@ -177,6 +179,25 @@ def against(
     found[RELATIVE_DISTANCE] = (ranked(RELATIVE) + ranked(DISTANCE)) / 2
     found[CONSENSUS] = (ranked(bank.own) + ranked(DISTANCE_RATIO)) / 2
     return {n: values for n, values in found.items() if parts or n in SCORES}
+
+
+def place(bank: Bank, representation: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `knn-distance` and `distance-ratio` against the bank, which need no own score.
+
+    Args:
+        bank: of at least two images.
+        representation: (n, d) of the images, of any length.
+
+    Returns:
+        (n,) float64 by name, as `against` has them.
+
+    Raises:
+        ConfigError: the bank has one image.
+    """
+    m = len(bank.representation)
+    if m < 2:
+        raise ConfigError(f"Expected a bank of at least 2 images, got {m}: train on more images.")
+    return _around(bank, representation, np.zeros(m))[0]
 
 
 def rank_among(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -216,28 +237,30 @@ def with_scores(features: Features, bank: Bank) -> Features:
 
 
 def _around(
-    bank: torch.Tensor, queries: torch.Tensor, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return 1 - mean cosine to the nearest 20 and to the nearest many, and the level around.
+    bank: Bank, representation: np.ndarray, own: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the scores that are distances, and the mean of `own` over the nearest 200 bank images.
 
-    The level is the mean of `own` over the nearest 200 bank images. Float64, without one copy of
-    the image itself.
+    Float64, without one copy of the image itself.
     """
-    m = len(bank)
+    known, queries = torch.from_numpy(bank.representation), normalise(representation)
+    m = len(known)
     many = min(max(m // WIDE, 2 * NEIGHBOURS), m - 1)
     k = min(max(NEIGHBOURHOOD, many), m - 1)
     step = max(1, _ELEMENTS // m)
     values = torch.from_numpy(own)
-    near, wide, level = [], [], []
+    nearest, wider, level = [], [], []
     for start in range(0, len(queries), step):
-        similarity, position = (queries[start : start + step] @ bank.T).topk(k + 1, dim=1)
+        similarity, position = (queries[start : start + step] @ known.T).topk(k + 1, dim=1)
         copied = similarity[:, :1] >= 1 - COPY
         columns = torch.arange(k)[None] + copied.long()  # past the copy, which comes first
         level.append(values[position.gather(1, columns[:, :NEIGHBOURHOOD])].mean(dim=1))
         ordered = (1 - similarity.gather(1, columns[:, :many]).double()).clamp(min=0)
-        near.append(ordered[:, :NEIGHBOURS].mean(dim=1))
-        wide.append(ordered.mean(dim=1))
-    return torch.cat(near).numpy(), torch.cat(wide).numpy(), torch.cat(level).numpy()
+        nearest.append(ordered[:, :NEIGHBOURS].mean(dim=1))
+        wider.append(ordered.mean(dim=1))
+    near, wide = torch.cat(nearest).numpy(), torch.cat(wider).numpy()
+    found = {DISTANCE: near, DISTANCE_RATIO: (near + COPY) / (wide + COPY)}
+    return found, torch.cat(level).numpy()
 
 
 def offered(bank: Bank | None, own: str) -> Sequence[str]:

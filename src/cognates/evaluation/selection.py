@@ -9,6 +9,9 @@ order in which to label; none sees a label.
                cosine to its 20 nearest of the same cluster, the largest cluster first
     certain    the same clusters; of the half of a cluster that is nearest to its centre the image
                of the lowest uncertainty
+    random     the one to beat
+
+`certain` and `spread` read the uncertainty, `typical` and `random` do not.
 
 References:
     Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets (Hacohen, Dekel and
@@ -30,6 +33,8 @@ from cognates.evaluation.ranks import mid_ranks, require_finite
 from cognates.random import fold_in
 
 DEFAULT = "typical"
+BY_UNCERTAINTY = ("certain", "spread")
+"""The strategies that read the uncertainty."""
 STEPS = 10
 """Of k-means: the tenth moved 0.4 to 2 % of 10,000 images of Fashion-MNIST and CIFAR-10 to another
 of 40 or 400 clusters."""
@@ -48,7 +53,8 @@ def select(
 
     Args:
         representation: (n, d); only directions count.
-        uncertainty: (n,) finite, larger is less certain; only ranks count.
+        uncertainty: (n,) finite, larger is less certain; only ranks count, and only for the
+            strategies of `BY_UNCERTAINTY`.
         budget: images to choose, 1 to n.
         strategy: a key of `STRATEGIES`; "random" is the one to beat.
         seed: of what is drawn.
@@ -76,12 +82,17 @@ def select(
     return np.asarray(chosen, dtype=np.int64)
 
 
-def require(strategy: str, budget: int) -> None:
-    """Raise a `ConfigError` if there is no such strategy, or nothing to choose."""
+def require(strategy: str, budget: int, score: str | None = None) -> None:
+    """Raise a `ConfigError` for an unknown strategy, no budget, or a score that is not read."""
     if strategy not in STRATEGIES:
         raise ConfigError(f"Unknown strategy '{strategy}': {nearest(strategy, STRATEGIES)}.")
     if budget < 1:
         raise ConfigError(f"Expected a budget of at least 1 image, got {budget}.")
+    if score is not None and strategy not in BY_UNCERTAINTY:
+        raise ConfigError(
+            f"Expected a score with the strategy {' or '.join(BY_UNCERTAINTY)}, which read one, "
+            f"got '{score}' with '{strategy}': leave one of the two out."
+        )
 
 
 def _random(

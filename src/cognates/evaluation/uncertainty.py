@@ -8,12 +8,12 @@ marked; `random` is a sanity row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from cognates.errors import DataError
+from cognates.errors import ConfigError, DataError, nearest
 from cognates.evaluation import bootstrap, knn, linear
 from cognates.evaluation.measures import Estimate
 from cognates.evaluation.ranks import auroc, order, require_finite, spearman
@@ -33,6 +33,26 @@ LABELLED = (MAX_SOFTMAX, RANDOM)
 """Scores that stand beside the others and that the default one is not compared with: one reads
 labels, one is a sanity row."""
 GROUPS = 10
+
+
+def require_offered(score: str, offered: Collection[str]) -> str:
+    """Return a score that a model gives, or raise a sentence about it.
+
+    Args:
+        score: its name.
+        offered: the scores that the model gives.
+
+    Raises:
+        ConfigError: the model does not give it, or it is one that only the evaluation has.
+    """
+    if score in offered:
+        return score
+    if score in (*LABEL_FREE, *LABELLED):
+        raise ConfigError(
+            f"Expected a score that this model gives, got '{score}', which only the evaluation "
+            f"measures beside them: choose one of {', '.join(sorted(offered))}."
+        )
+    raise ConfigError(f"Unknown score '{score}' of this model: {nearest(score, offered)}.")
 
 
 def auroc_error(
