@@ -1,6 +1,7 @@
 """Captions as token ids: the encoding, its JSON, and which caption a step draws."""
 
 import builtins
+import dataclasses
 
 import pytest
 import torch
@@ -101,3 +102,18 @@ def test_a_draw_is_of_the_image_and_a_function_of_seed_step_and_index(table):
     assert counts.sum() == 300
     assert (counts - 50).abs().max() <= 26
     assert set(steps[:, 2].tolist()) == {2}
+
+
+def test_captions_drawn_together_are_different_ones_of_the_image(table):
+    several = dataclasses.replace(table, together=3)
+    index = torch.tensor([2, 0, 1])
+    drawn = several.draw(index, seed=3, step=7)
+    assert drawn.shape == (3, 3, 3)
+    # The first is what one draw gives, the others follow it in a ring.
+    assert torch.equal(drawn[:, 0], table.draw(index, seed=3, step=7))
+    rows = drawn[..., 1] - 3
+    for image, found in zip(index.tolist(), rows.tolist(), strict=True):
+        first, stop = table.first[image].item(), table.first[image + 1].item()
+        ring = [first + (found[0] - first + k) % (stop - first) for k in range(3)]
+        assert found == ring
+    assert torch.equal(several.draw(index[1:2], seed=3, step=7), drawn[1:2])

@@ -29,6 +29,24 @@ def test_padding_and_the_length_of_the_batch_change_nothing(encoder):
     torch.testing.assert_close(encoder(junk)[:1], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_captions_read_in_parts_of_like_length_are_the_captions_read_one_by_one(encoder):
+    draw = torch.Generator().manual_seed(1)
+    tokens = torch.randint(3, 20, (300, 7), generator=draw)
+    ends = torch.randint(1, 7, (300, 1), generator=draw)
+    tokens = torch.where(torch.arange(7) == ends, END, tokens)
+    assert ends.unique().tolist() == [1, 2, 3, 4, 5, 6]
+    together = encoder(tokens)
+    expected = torch.cat([encoder(row[None]) for row in tokens])
+    torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(300, 8, dtype=torch.float64, generator=draw)
+    parameters = list(encoder.parameters())
+    got = torch.autograd.grad((together * weights).sum(), parameters)
+    wanted = torch.autograd.grad((expected * weights).sum(), parameters)
+    assert len(got) > 10
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)  # sums in another order
+
+
 def test_every_word_before_the_end_and_their_order_count(encoder):
     rows = torch.tensor([[START, 5, 9, END], [START, 9, 5, END], [START, 6, 9, END]])
     a, b, c = encoder(rows)

@@ -129,16 +129,23 @@ class TokenTable:
     """(m, l) int64"""
     first: Tensor
     """(n + 1,) int64: the captions of image i are the rows first[i] to first[i + 1] - 1."""
+    together: int = 1
+    """c: captions of an image that one draw gives, at least 1."""
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]], tokenizer: Tokenizer) -> TokenTable:
+    def of(
+        cls, captions: Sequence[Sequence[str]], tokenizer: Tokenizer, *, together: int = 1
+    ) -> TokenTable:
         """Encode the captions of n images, each with at least one."""
         counts = torch.tensor([0, *map(len, captions)])
         every = [caption for several in captions for caption in several]
-        return cls(tokenizer.encode(every), counts.cumsum(0))
+        return cls(tokenizer.encode(every), counts.cumsum(0), together)
 
     def draw(self, index: Tensor, *, seed: int, step: int) -> Tensor:
-        """Return one caption of each image, drawn evenly by (seed, step, index).
+        """Return captions of each image, drawn evenly by (seed, step, index).
+
+        The first is drawn and the c - 1 after it in the table follow, the table of an image being
+        a ring: c different ones of an image that has so many.
 
         Args:
             index: (n,) int64 on the CPU: positions of the images.
@@ -146,12 +153,17 @@ class TokenTable:
             step: zero-based.
 
         Returns:
-            (n, l) int64, as long as the longest of them, however the batch is shared out.
+            (n, l) int64, or (n, c, l) for c above 1; as long as the longest of them, however the
+            batch is shared out.
         """
         start, count = self.first[index], self.first[index + 1] - self.first[index]
         uniform = uniform_of(index, seed=fold_in(seed, "caption", step))
-        rows = self.tokens[start + torch.minimum((uniform * count).long(), count - 1)]
-        return trimmed(rows)
+        drawn = torch.minimum((uniform * count).long(), count - 1)
+        if self.together == 1:
+            return trimmed(self.tokens[start + drawn])
+        turned = (drawn[:, None] + torch.arange(self.together)) % count[:, None]
+        rows = trimmed(self.tokens[(start[:, None] + turned).flatten()])
+        return rows.view(len(index), self.together, -1)
 
 
 def trimmed(tokens: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ from cognates.types import END
 # Of all weights (Radford et al. 2019, GPT-2, whose blocks these are); the maps that end a residual
 # branch have it over sqrt(2 layers), so that the sum of all branches keeps its size.
 _INITIAL = 0.02
+_TOGETHER = 128
+"""Fewest captions that are read at once: of two such parts the shorter captions come first."""
 
 
 class TextTransformer(nn.Module):
@@ -77,6 +79,18 @@ class TextTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the features (n, width) of captions, token ids (n, l)."""
+        if len(tokens) < 2 * _TOGETHER:
+            return self._read(tokens)
+        ends = (tokens == END).to(torch.int64).argmax(dim=1)
+        order = ends.argsort()
+        # Nothing is read behind END: captions of about one length are cut at the longest of them.
+        parts = [
+            self._read(tokens[some, : int(ends[some[-1]]) + 1])
+            for some in order.tensor_split(len(tokens) // _TOGETHER)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _read(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)

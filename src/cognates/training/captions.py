@@ -6,8 +6,12 @@ read the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from cognates.config import RunConfig
 from cognates.data.tokens import Tokenizer, TokenTable
@@ -82,9 +86,17 @@ def read(folder: Path) -> Tokenizer:
 
 def table_of(config: RunConfig, images: Images, run: Path) -> TokenTable | None:
     """Return the token ids of the training captions; None if the method reads none."""
-    if config.method.text is None:
+    wanted = config.method.text
+    if wanted is None:
         return None
-    return TokenTable.of(_captions(config, images), read(run))
+    return TokenTable.of(_captions(config, images), read(run), together=wanted.captions)
+
+
+def rehearsed(config: RunConfig, some: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Tensor:
+    """Return the token ids that a step would read for the first images, to try a method on."""
+    together = 1 if config.method.text is None else config.method.text.captions
+    table = TokenTable.of(some, tokenizer, together=together)
+    return table.draw(torch.arange(len(some)), seed=config.training.seed, step=0)
 
 
 def _captions(config: RunConfig, images: Images) -> tuple[tuple[str, ...], ...]:
