@@ -30,7 +30,7 @@ SCHEDULED = {
     "teacher_warmup": 0.6,
 }
 VARIANTS = {
-    "clip": ({"captions": 2},),
+    "clip": ({"captions": 2, "text_pooling": "mean"},),
     "combined": (
         {"weights": Weights(**dict.fromkeys(Weights.__annotations__, 0.5))},
         {"weights": Weights(cosine=0.0, nce_alignment=1.0, hsic_dependence=1.0, decoder=0.0)},

@@ -87,8 +87,11 @@ def test_several_captions_are_each_paired_with_the_image():
     for name, value in found.terms.items():
         mean = sum(terms[name] for terms in pairs) / 4
         torch.testing.assert_close(value, mean, rtol=1e-12, atol=0)
-    assert dataclasses.replace(KINDS["text"], captions=2).text.captions == 2
-    check_method(dataclasses.replace(KINDS["text"], captions=2))
+    config = dataclasses.replace(KINDS["text"], captions=2, omitted=0.1, text_pooling="mean")
+    assert (config.text.captions, config.text.omitted) == (2, 0.1)
+    check_method(config)
+    with pytest.raises(ConfigError, match="'omitted'"):
+        dataclasses.replace(config, omitted=1.0)
 
 
 def test_image_and_image_go_through_encoders_of_their_own():

@@ -36,6 +36,8 @@ class TextConfig:
     """Tokens that a caption is cut to."""
     captions: int = 1
     """Captions of each image that a step reads, at least 1."""
+    omitted: float = 0.0
+    """Probability that a step leaves out a token of a caption, in [0, 1)."""
 
 
 class Method(nn.Module, ABC):

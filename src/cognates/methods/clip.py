@@ -54,6 +54,7 @@ class Clip(Method):
                 width=config.text_width,
                 layers=config.text_layers,
                 heads=config.text_heads,
+                pooling=config.text_pooling,
             )
         else:
             second = copy.deepcopy(encoder)
@@ -147,10 +148,15 @@ class ClipConfig(MethodConfig):
     """Most tokens of a caption."""
     captions: int = 1
     """Captions of an image that a step reads, at least 1."""
+    omitted: float = 0.0
+    """Probability that a step leaves out a token of a caption, in [0, 1): an augmentation."""
     text_width: int = 512
     """Features of the text encoder."""
     text_layers: int = 12
     text_heads: int = 8
+    text_pooling: Literal["end", "mean"] = "end"
+    """Whose features are the caption's: those of the token END, or the mean of all tokens, with
+    which the text encoder starts as a bag of words."""
 
     def __post_init__(self) -> None:
         """Check sizes and the temperature."""
@@ -158,6 +164,8 @@ class ClipConfig(MethodConfig):
         for name in (*sizes, "text_width", "text_layers", "text_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected '{name}' of at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.omitted < 1:
+            raise ConfigError(f"Expected 'omitted' in [0, 1), got {self.omitted}.")
         if not math.exp(-_LARGEST_SCALE) <= self.temperature < math.inf:
             raise ConfigError(f"Expected 'temperature' of at least .01, got {self.temperature}.")
 
@@ -166,7 +174,12 @@ class ClipConfig(MethodConfig):
         """How captions become token ids."""
         if self.second != "text":
             return None
-        return TextConfig(vocabulary=self.vocabulary, length=self.length, captions=self.captions)
+        return TextConfig(
+            vocabulary=self.vocabulary,
+            length=self.length,
+            captions=self.captions,
+            omitted=self.omitted,
+        )
 
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration; refuse views that it cannot pair."""

@@ -20,6 +20,7 @@ from cognates.training import storage
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
+    from cognates.methods.base import TextConfig
 
 
 def tokenizer_of(config: RunConfig, images: Images, run: Path, *, resume: bool) -> Tokenizer | None:
@@ -89,14 +90,21 @@ def table_of(config: RunConfig, images: Images, run: Path) -> TokenTable | None:
     wanted = config.method.text
     if wanted is None:
         return None
-    return TokenTable.of(_captions(config, images), read(run), together=wanted.captions)
+    return _table(wanted, _captions(config, images), read(run))
 
 
 def rehearsed(config: RunConfig, some: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Tensor:
     """Return the token ids that a step would read for the first images, to try a method on."""
-    together = 1 if config.method.text is None else config.method.text.captions
-    table = TokenTable.of(some, tokenizer, together=together)
+    wanted = config.method.text
+    assert wanted is not None  # there is a tokenizer
+    table = _table(wanted, some, tokenizer)
     return table.draw(torch.arange(len(some)), seed=config.training.seed, step=0)
+
+
+def _table(
+    wanted: TextConfig, captions: Sequence[Sequence[str]], tokenizer: Tokenizer
+) -> TokenTable:
+    return TokenTable.of(captions, tokenizer, together=wanted.captions, omitted=wanted.omitted)
 
 
 def _captions(config: RunConfig, images: Images) -> tuple[tuple[str, ...], ...]:
