@@ -3,9 +3,9 @@ r"""Recipes of CLIP: the paper's, one for a ten-thousandth of its data, and imag
 Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021),
 https://arxiv.org/abs/2103.00020.
 
-Settings of this library for thousands of pairs on a CPU: a text encoder of two narrow blocks, a
-short vocabulary and small images. Sets without captions pair two views of an image, each seen by an
-encoder of its own. None of these was compared with others.
+Settings of this library for thousands of pairs on a CPU: a text encoder of one narrow block, a
+short vocabulary and small images; `flickr8k` says how they were found. Sets without captions pair
+two views of an image, each seen by an encoder of its own: not compared with others.
 """
 
 from __future__ import annotations
@@ -74,7 +74,15 @@ def web(method: str = CLIP) -> RunConfig:
 
 
 def flickr8k(method: str = CLIP) -> RunConfig:
-    """Return a run on Flickr8k's 6,000 training photographs that two CPU cores finish."""
+    """Return a run on Flickr8k's 6,000 training photographs that two CPU cores finish.
+
+    Chosen on the dev images, with few trials. What counted: all five captions at every step, and
+    their tokens averaged instead of read at END; then crops down to a quarter of the image and
+    three tokens in ten left out, with which longer runs still gain. A convnet of half the width
+    more made no difference after 10 epochs, and neither did a bag of words in the Transformer's
+    place after 8 epochs with whole captions; it learns sooner with tokens left out. Half of CLIP's
+    usual rate here was no worse after 5 epochs.
+    """
     settings: dict[str, Any] = {"dim": 256, "hidden": 512, "predictor_hidden": 128}
     if method == CLIP:
         settings = {"dim": 256, "captions": 5, **CLIP_TEXT}
@@ -83,6 +91,6 @@ def flickr8k(method: str = CLIP) -> RunConfig:
         encoder=EncoderConfig(name="convnet"),
         data=DataConfig(source="flickr8k", image_size=64, channels=3),
         views=(photograph(64),) * (1 if method == CLIP else 2),
-        optimiser=clip_optimiser(),
+        optimiser=dataclasses.replace(clip_optimiser(), learning_rate=1e-3),
         training=TrainingConfig(epochs=150, batch_size=250),
     )
