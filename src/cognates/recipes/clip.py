@@ -92,5 +92,5 @@ def flickr8k(method: str = CLIP) -> RunConfig:
         data=DataConfig(source="flickr8k", image_size=64, channels=3),
         views=(photograph(64),) * (1 if method == CLIP else 2),
         optimiser=dataclasses.replace(clip_optimiser(), learning_rate=1e-3),
-        training=TrainingConfig(epochs=170, batch_size=250),
+        training=TrainingConfig(epochs=140, batch_size=250),
     )
