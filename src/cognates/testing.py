@@ -274,10 +274,11 @@ def _text(config: MethodConfig) -> Tensor | None:
     """Return made-up captions of 3 to 6 tokens, START and END included."""
     if config.text is None:
         return None
-    length = min(6, config.text.length)
-    tokens = torch.randint(3, config.text.vocabulary, (_IMAGES, length))
+    length, several = min(6, config.text.length), config.text.captions
+    shape = (_IMAGES,) if several == 1 else (_IMAGES, several)
+    tokens = torch.randint(3, config.text.vocabulary, (*shape, length))
     place = torch.arange(length)
-    end = torch.randint(2, length, (_IMAGES, 1))
+    end = torch.randint(2, length, (*shape, 1))
     tokens = torch.where(place < end, tokens, torch.where(place == end, END, PADDING))
     return torch.where(place == 0, START, tokens)
 

@@ -35,8 +35,8 @@ class Batch(NamedTuple):
     seed: int
     """The run's seed; a method that draws folds (seed, step, its own name)."""
     text: Tensor | None = None
-    """(n, l) int64: token ids of one caption per image, drawn by (seed, step, index); None for a
-    method that reads no text."""
+    """(n, l) int64: token ids of one caption per image, drawn by (seed, step, index), or (n, c, l)
+    where a step reads c of them; None for a method that reads no text."""
 
 
 class Loss(NamedTuple):

@@ -1,6 +1,7 @@
 """Captions as token ids: the encoding, its JSON, and which caption a step draws."""
 
 import builtins
+import dataclasses
 
 import pytest
 import torch
@@ -101,3 +102,43 @@ def test_a_draw_is_of_the_image_and_a_function_of_seed_step_and_index(table):
     assert counts.sum() == 300
     assert (counts - 50).abs().max() <= 26
     assert set(steps[:, 2].tolist()) == {2}
+
+
+def test_captions_drawn_together_are_different_ones_of_the_image(table):
+    several = dataclasses.replace(table, together=3)
+    index = torch.tensor([2, 0, 1])
+    drawn = several.draw(index, seed=3, step=7)
+    assert drawn.shape == (3, 3, 3)
+    # The first is what one draw gives, the others follow it in a ring.
+    assert torch.equal(drawn[:, 0], table.draw(index, seed=3, step=7))
+    rows = drawn[..., 1] - 3
+    for image, found in zip(index.tolist(), rows.tolist(), strict=True):
+        first, stop = table.first[image].item(), table.first[image + 1].item()
+        ring = [first + (found[0] - first + k) % (stop - first) for k in range(3)]
+        assert found == ring
+    assert torch.equal(several.draw(index[1:2], seed=3, step=7), drawn[1:2])
+
+
+def test_omitted_tokens_leave_the_edges_the_order_and_no_gap():
+    words = torch.arange(3, 13).repeat(400, 1)
+    edge = torch.ones(400, 1, dtype=torch.int64)
+    tokens = torch.cat([START * edge, words, END * edge, PADDING * edge], dim=1)
+    whole = TokenTable(tokens, torch.arange(401))
+    table = dataclasses.replace(whole, omitted=0.3)
+    index = torch.arange(400)
+    drawn = table.draw(index, seed=1, step=2)
+    lengths = (drawn != PADDING).sum(1)
+    for row, length in zip(drawn, lengths.tolist(), strict=True):
+        assert row[0] == START
+        assert row[length - 1] == END
+        said = row[1 : length - 1]
+        assert (said.diff() > 0).all()
+        assert set(said.tolist()) <= set(range(3, 13))
+    # 4,000 tokens, each there with probability .7: standard deviation 29; four of them.
+    assert abs((lengths - 2).sum().item() - 2800) < 116
+    alone = table.draw(index[7:8], seed=1, step=2)
+    assert torch.equal(alone, drawn[7:8, : alone.shape[1]])
+    assert not torch.equal(table.draw(index, seed=1, step=3)[:, :3], drawn[:, :3])
+    several = dataclasses.replace(table, together=2)
+    first, second = several.draw(index, seed=1, step=2).unbind(1)
+    assert not torch.equal(first, second)  # one caption twice, with gaps of their own

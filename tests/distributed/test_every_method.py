@@ -30,6 +30,7 @@ SCHEDULED = {
     "teacher_warmup": 0.6,
 }
 VARIANTS = {
+    "clip": ({"captions": 2, "text_pooling": "mean"},),
     "combined": (
         {"weights": Weights(**dict.fromkeys(Weights.__annotations__, 0.5))},
         {"weights": Weights(cosine=0.0, nce_alignment=1.0, hsic_dependence=1.0, decoder=0.0)},
@@ -71,16 +72,17 @@ def _batch(config, rank, world, step, views, dtype):
     n = sum(counts)
     x = images(views, n, 2, 4, 4, dtype=torch.float64, generator=draw).to(dtype)
     index = torch.randperm(100, generator=draw)[:n]
-    text = _captions(n, draw)[rows] if config.text else None
+    text = _captions(config.text.captions, n, draw)[rows] if config.text else None
     return Batch(views=tuple(x[:, rows]), index=index[rows], step=step, seed=7, text=text)
 
 
-def _captions(n, draw):
-    """Return token ids (n, 5) of captions of two and of three words."""
-    words = torch.randint(3, SCHEDULED["vocabulary"], (n, 3), generator=draw)
-    words[::2, 2] = END
-    edge = torch.ones(n, 1, dtype=torch.int64)
-    return torch.cat([START * edge, words, END * edge], dim=1)
+def _captions(several, n, draw):
+    """Return token ids (n, 5), or (n, several, 5), of captions of two and of three words."""
+    shape = (n,) if several == 1 else (n, several)
+    words = torch.randint(3, SCHEDULED["vocabulary"], (*shape, 3), generator=draw)
+    words[::2, ..., 2] = END
+    edge = torch.ones((*shape, 1), dtype=torch.int64)
+    return torch.cat([START * edge, words, END * edge], dim=-1)
 
 
 def _averaged(method, world):

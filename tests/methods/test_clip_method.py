@@ -72,6 +72,28 @@ def test_the_loss_pairs_each_view_with_the_caption():
         torch.testing.assert_close(found.terms[name], mean, rtol=1e-12, atol=0)
 
 
+def test_several_captions_are_each_paired_with_the_image():
+    method, one = made(KINDS["text"]), batch_of("text")
+    method.eval()
+    further = one.text.flip(0)
+    t = torch.exp(-method.log_scale)
+    found = method(one._replace(text=torch.stack([one.text, further], dim=1)))
+    pairs = [
+        clip(method.project_images(view), method.project_text(text), temperature=t)
+        for view in one.views
+        for text in (one.text, further)
+    ]
+    assert len(pairs) == 4
+    for name, value in found.terms.items():
+        mean = sum(terms[name] for terms in pairs) / 4
+        torch.testing.assert_close(value, mean, rtol=1e-12, atol=0)
+    config = dataclasses.replace(KINDS["text"], captions=2, omitted=0.1, text_pooling="mean")
+    assert (config.text.captions, config.text.omitted) == (2, 0.1)
+    check_method(config)
+    with pytest.raises(ConfigError, match="'omitted'"):
+        dataclasses.replace(config, omitted=1.0)
+
+
 def test_image_and_image_go_through_encoders_of_their_own():
     method, batch = made(KINDS["image"]), batch_of("image")
     loss = method(batch)
@@ -101,7 +123,7 @@ def test_a_batch_without_captions_and_numbers_out_of_range_are_refused():
     batch = batch_of("image")
     with pytest.raises(ConfigError, match="pairs:DIR"):
         made(KINDS["text"])(batch)
-    for change in ({"temperature": 0.001}, {"dim": 0}):
+    for change in ({"temperature": 0.001}, {"dim": 0}, {"captions": 0}):
         with pytest.raises(ConfigError, match="at least"):
             dataclasses.replace(KINDS["text"], **change)
 

@@ -29,6 +29,40 @@ def test_padding_and_the_length_of_the_batch_change_nothing(encoder):
     torch.testing.assert_close(encoder(junk)[:1], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_captions_read_in_parts_of_like_length_are_the_captions_read_one_by_one(encoder):
+    draw = torch.Generator().manual_seed(1)
+    tokens = torch.randint(3, 20, (300, 7), generator=draw)
+    ends = torch.randint(1, 7, (300, 1), generator=draw)
+    tokens = torch.where(torch.arange(7) == ends, END, tokens)
+    assert ends.unique().tolist() == [1, 2, 3, 4, 5, 6]
+    together = encoder(tokens)
+    expected = torch.cat([encoder(row[None]) for row in tokens])
+    torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(300, 8, dtype=torch.float64, generator=draw)
+    parameters = list(encoder.parameters())
+    got = torch.autograd.grad((together * weights).sum(), parameters)
+    wanted = torch.autograd.grad((expected * weights).sum(), parameters)
+    assert len(got) > 10
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)  # sums in another order
+
+
+def test_pooling_by_the_mean_averages_the_tokens_up_to_the_end_before_the_norm():
+    torch.manual_seed(0)
+    encoder = TextTransformer(**SMALL, pooling="mean").double()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter)
+    tokens = torch.tensor([[START, 5, 9, END, PADDING, PADDING], [START, 6, 6, 8, 7, END]])
+    expected = []
+    for row in (tokens[:1, :4], tokens[1:]):
+        x = encoder.tokens(row) + encoder.positions[: row.shape[1]]
+        for block in encoder.blocks:
+            x = block(x)
+        expected.append(encoder.norm(x.mean(1)))
+    assert len(encoder.blocks) == 2
+    torch.testing.assert_close(encoder(tokens), torch.cat(expected), rtol=1e-12, atol=1e-12)
+
+
 def test_every_word_before_the_end_and_their_order_count(encoder):
     rows = torch.tensor([[START, 5, 9, END], [START, 9, 5, END], [START, 6, 9, END]])
     a, b, c = encoder(rows)
@@ -59,6 +93,17 @@ def test_initial_weights_are_small_and_smaller_where_branches_end():
     assert encoder.blocks[0].up.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert encoder.blocks[1].down.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert encoder.blocks[1].out.bias.abs().max() == 0
+
+
+def test_with_a_mean_the_blocks_begin_as_the_identity():
+    torch.manual_seed(0)
+    encoder = TextTransformer(**SMALL, pooling="mean")
+    x = torch.randn(2, 4, 8)
+    for block in encoder.blocks:
+        assert torch.equal(block(x), x)
+    assert len(encoder.blocks) == 2
+    assert encoder.tokens.weight.std().item() == pytest.approx(0.1, rel=0.2)
+    assert encoder.positions.std().item() == pytest.approx(0.02, rel=0.4)
 
 
 @pytest.mark.parametrize("change", [{"heads": 3}, {"layers": 0}, {"vocabulary": 3}, {"length": 1}])

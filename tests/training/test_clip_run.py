@@ -92,9 +92,12 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
         api.load(out)
 
 
+@pytest.mark.parametrize("captions", [1, 2])
 def test_a_resumed_run_reads_the_captions_of_the_undisturbed_one(
-    clip_config, tmp_path, fit, stop_at, assert_same_weights
+    captions, clip_config, changed, tmp_path, fit, stop_at, assert_same_weights
 ):
+    omitted = 0.2 * (captions - 1)
+    clip_config = changed(clip_config, method__captions=captions, method__omitted=omitted)
     fit(clip_config, tmp_path / "whole")
     stop_at(3)
     with pytest.raises(Interrupted):

@@ -39,7 +39,7 @@ class LoadedBatch(NamedTuple):
     start: int
     """Position of the first image in the global batch."""
     text: Tensor | None = None
-    """(n, l) int64 on the device: one caption per image, where captions are read."""
+    """(n, l) or (n, c, l) int64 on the device: one or c captions per image, where they are read."""
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -103,7 +103,7 @@ def batches(
         parts: micro-batches per step (gradient accumulation).
         device: where pixels are put.
         pin: copy through pinned memory; only for a GPU.
-        captions: of the training images, one of which is drawn for each image; None: none is.
+        captions: of the training images, some of which are drawn for each image; None: none are.
 
     Returns:
         An iterator of `LoadedBatch`, `parts` per step; close it, or use it in a `with` statement.

@@ -129,16 +129,30 @@ class TokenTable:
     """(m, l) int64"""
     first: Tensor
     """(n + 1,) int64: the captions of image i are the rows first[i] to first[i + 1] - 1."""
+    together: int = 1
+    """c: captions of an image that one draw gives, at least 1."""
+    omitted: float = 0.0
+    """Probability that a draw leaves out a token between START and END, in [0, 1)."""
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]], tokenizer: Tokenizer) -> TokenTable:
+    def of(
+        cls,
+        captions: Sequence[Sequence[str]],
+        tokenizer: Tokenizer,
+        *,
+        together: int = 1,
+        omitted: float = 0.0,
+    ) -> TokenTable:
         """Encode the captions of n images, each with at least one."""
         counts = torch.tensor([0, *map(len, captions)])
         every = [caption for several in captions for caption in several]
-        return cls(tokenizer.encode(every), counts.cumsum(0))
+        return cls(tokenizer.encode(every), counts.cumsum(0), together, omitted)
 
     def draw(self, index: Tensor, *, seed: int, step: int) -> Tensor:
-        """Return one caption of each image, drawn evenly by (seed, step, index).
+        """Return captions of each image, drawn evenly by (seed, step, index).
+
+        The first is drawn and the c - 1 after it in the table follow, the table of an image being
+        a ring: c different ones of an image that has so many. Each loses tokens of its own.
 
         Args:
             index: (n,) int64 on the CPU: positions of the images.
@@ -146,17 +160,33 @@ class TokenTable:
             step: zero-based.
 
         Returns:
-            (n, l) int64, as long as the longest of them, however the batch is shared out.
+            (n, l) int64, or (n, c, l) for c above 1; as long as the longest of them, however the
+            batch is shared out.
         """
         start, count = self.first[index], self.first[index + 1] - self.first[index]
         uniform = uniform_of(index, seed=fold_in(seed, "caption", step))
-        rows = self.tokens[start + torch.minimum((uniform * count).long(), count - 1)]
-        return trimmed(rows)
+        drawn = torch.minimum((uniform * count).long(), count - 1)
+        turned = (drawn[:, None] + torch.arange(self.together)) % count[:, None]
+        rows = self.tokens[start[:, None] + turned]
+        if self.omitted:
+            uniform = uniform_of(index, *rows.shape[1:], seed=fold_in(seed, "omitted", step))
+            rows = _without(rows, uniform < self.omitted)
+        rows = trimmed(rows.flatten(0, 1))
+        return rows if self.together == 1 else rows.view(len(index), self.together, -1)
 
 
 def trimmed(tokens: Tensor) -> Tensor:
     """Return token ids (n, l) cut where every row has ended."""
     return tokens[:, : int((tokens != PADDING).sum(1).max())] if len(tokens) else tokens
+
+
+def _without(tokens: Tensor, omitted: Tensor) -> Tensor:
+    """Return rows of ids without those omitted, but START and END, closed up and filled again."""
+    words = (tokens != PADDING) & (tokens != START) & (tokens != END)
+    gone = words & omitted
+    # A stable sort of False before True: what stays keeps its order.
+    order = gone.to(torch.int8).argsort(dim=-1, stable=True)
+    return tokens.masked_fill(gone, PADDING).gather(-1, order)
 
 
 def _package() -> Any:  # noqa: ANN401  (a module that may not be installed)

@@ -34,6 +34,10 @@ class TextConfig:
     """Most tokens of the encoding that is learnt from the training captions."""
     length: int
     """Tokens that a caption is cut to."""
+    captions: int = 1
+    """Captions of each image that a step reads, at least 1."""
+    omitted: float = 0.0
+    """Probability that a step leaves out a token of a caption, in [0, 1)."""
 
 
 class Method(nn.Module, ABC):

@@ -8,8 +8,9 @@ https://arxiv.org/abs/2103.00020, section 2 and figure 3.
 
 The second half of a pair is a caption (`second="text"`), read by a Transformer of its own, or
 another view of the image (`second="image"`), seen by a copy of the encoder that goes its own way:
-two kinds of image, as the two entries of `views` describe them. With several views and captions
-every view is paired with the caption and the losses are averaged.
+two kinds of image, as the two entries of `views` describe them. With several views or captions of
+an image every view is paired with every caption and the losses are averaged: where the image
+encoder is what costs, further captions are further pairs for little.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Clip(Method):
                 width=config.text_width,
                 layers=config.text_layers,
                 heads=config.text_heads,
+                pooling=config.text_pooling,
             )
         else:
             second = copy.deepcopy(encoder)
@@ -64,14 +66,20 @@ class Clip(Method):
     def forward(self, batch: Batch) -> Loss:
         """Return the cross-entropies of both directions over the global batch."""
         if self.config.second == "text":
-            views, other = batch.views, self.project_text(_text_of(batch))
+            text = _text_of(batch)
+            views, other = batch.views, self.project_text(text.flatten(0, -2))
+            other = other.view(len(text), -1, other.shape[-1])
         else:
-            views, other = batch.views[:1], self.second(batch.views[1])
+            views, other = batch.views[:1], self.second(batch.views[1])[:, None]
         image = torch.stack([self.project_images(view) for view in views], dim=1)
-        # `gather` works along the images, (n, v, d).
+        # `gather` works along the images, (n, v, d) and (n, c, d).
         image, other = gather(image), gather(other)
         temperature = torch.exp(-self.log_scale)
-        found = [clip(view, other, temperature=temperature) for view in image.unbind(1)]
+        found = [
+            clip(view, caption, temperature=temperature)
+            for view in image.unbind(1)
+            for caption in other.unbind(1)
+        ]
         terms = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
         return Loss(terms, monitored=image[:, 0].detach())
 
@@ -138,24 +146,40 @@ class ClipConfig(MethodConfig):
     """Most tokens; a few thousand captions give fewer."""
     length: int = 76
     """Most tokens of a caption."""
+    captions: int = 1
+    """Captions of an image that a step reads, at least 1."""
+    omitted: float = 0.0
+    """Probability that a step leaves out a token of a caption, in [0, 1): an augmentation."""
     text_width: int = 512
     """Features of the text encoder."""
     text_layers: int = 12
     text_heads: int = 8
+    text_pooling: Literal["end", "mean"] = "end"
+    """Whose features are the caption's: those of the token END, or the mean of all tokens, with
+    which the text encoder starts as a bag of words."""
 
     def __post_init__(self) -> None:
         """Check sizes and the temperature."""
-        for name in ("dim", "vocabulary", "length", "text_width", "text_layers", "text_heads"):
+        sizes = ("dim", "vocabulary", "length", "captions")
+        for name in (*sizes, "text_width", "text_layers", "text_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected '{name}' of at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.omitted < 1:
+            raise ConfigError(f"Expected 'omitted' in [0, 1), got {self.omitted}.")
         if not math.exp(-_LARGEST_SCALE) <= self.temperature < math.inf:
             raise ConfigError(f"Expected 'temperature' of at least .01, got {self.temperature}.")
 
     @property
     def text(self) -> TextConfig | None:
         """How captions become token ids."""
-        reads = self.second == "text"
-        return TextConfig(vocabulary=self.vocabulary, length=self.length) if reads else None
+        if self.second != "text":
+            return None
+        return TextConfig(
+            vocabulary=self.vocabulary,
+            length=self.length,
+            captions=self.captions,
+            omitted=self.omitted,
+        )
 
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration; refuse views that it cannot pair."""

@@ -1,7 +1,7 @@
 r"""A small Transformer that reads captions, as CLIP's text encoder does.
 
     x = tokens + positions;   each block: x += attention(norm(x)),  x += mlp(norm(x))
-    output: norm(x) at the token END
+    output: norm(x) at the token END, or norm of the mean of x over all tokens
 
 Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021),
 https://arxiv.org/abs/2103.00020, section 2.4: masked self-attention, pre-norm blocks, the
@@ -13,6 +13,8 @@ be cut at its longest caption, and padding changes nothing.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +25,11 @@ from cognates.types import END
 # Of all weights (Radford et al. 2019, GPT-2, whose blocks these are); the maps that end a residual
 # branch have it over sqrt(2 layers), so that the sum of all branches keeps its size.
 _INITIAL = 0.02
+# Of tokens that are averaged: well above the positions, which add the same to every caption. On
+# Flickr8k's dev images R@10 was 8 % after four epochs and with .02 it was 6 %.
+_AVERAGED = 0.1
+_TOGETHER = 128
+"""Fewest captions that are read at once: of two such parts the shorter captions come first."""
 
 
 class TextTransformer(nn.Module):
@@ -34,6 +41,9 @@ class TextTransformer(nn.Module):
         width: features, a multiple of `heads`.
         layers: blocks, at least 1.
         heads: of the attention, at least 1.
+        pooling: "end", the token that has seen all others, or "mean", over START to END. Its blocks
+            begin as the identity: the network starts as a bag of words, from which thousands of
+            captions teach sooner. Averaged before the norm, tokens count by their length.
 
     Returns:
         From `forward`: (n, width), of ids (n, l) with l at most `length` and END in every row.
@@ -48,7 +58,14 @@ class TextTransformer(nn.Module):
     """
 
     def __init__(
-        self, *, vocabulary: int, length: int, width: int, layers: int, heads: int
+        self,
+        *,
+        vocabulary: int,
+        length: int,
+        width: int,
+        layers: int,
+        heads: int,
+        pooling: Literal["end", "mean"] = "end",
     ) -> None:
         """Make the network; see the class for the arguments."""
         super().__init__()
@@ -60,16 +77,17 @@ class TextTransformer(nn.Module):
             raise ConfigError(
                 f"Expected a width of the text encoder divisible by its {heads} heads, got {width}."
             )
-        self.length, self.width = length, width
+        self.length, self.width, self.pooling = length, width, pooling
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(length, width))
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        nn.init.normal_(self.tokens.weight, std=_INITIAL)
+        nn.init.normal_(self.tokens.weight, std=_AVERAGED if pooling == "mean" else _INITIAL)
         nn.init.normal_(self.positions, std=_INITIAL)
         for name, parameter in self.blocks.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
-                nn.init.normal_(parameter, std=_INITIAL / (2 * layers) ** 0.5)
+                std = 0.0 if pooling == "mean" else _INITIAL / (2 * layers) ** 0.5
+                nn.init.normal_(parameter, std=std)
             elif name.endswith(("qkv.weight", "up.weight")):
                 nn.init.normal_(parameter, std=_INITIAL)
             elif name.endswith(("qkv.bias", "up.bias", "out.bias", "down.bias")):
@@ -77,10 +95,26 @@ class TextTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the features (n, width) of captions, token ids (n, l)."""
+        if len(tokens) < 2 * _TOGETHER:
+            return self._read(tokens)
+        ends = (tokens == END).to(torch.int64).argmax(dim=1)
+        order = ends.argsort()
+        # Nothing is read behind END: captions of about one length are cut at the longest of them.
+        parts = [
+            self._read(tokens[some, : int(ends[some[-1]]) + 1])
+            for some in order.tensor_split(len(tokens) // _TOGETHER)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _read(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
         end = (tokens == END).to(torch.int64).argmax(dim=1)
+        if self.pooling == "mean":
+            said = torch.arange(tokens.shape[1], device=x.device) <= end[:, None]
+            summed = (x * said.unsqueeze(-1).to(x.dtype)).sum(1)
+            return self.norm(summed / (end[:, None] + 1).to(x.dtype))
         # The last norm works on each token by itself: only END's is needed.
         return self.norm(x[torch.arange(len(x), device=x.device), end])
 

@@ -3,9 +3,9 @@ r"""Recipes of CLIP: the paper's, one for a ten-thousandth of its data, and imag
 Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021),
 https://arxiv.org/abs/2103.00020.
 
-Settings of this library for thousands of pairs on a CPU: a text encoder of two narrow blocks, a
-short vocabulary and small images. Sets without captions pair two views of an image, each seen by an
-encoder of its own. None of these was compared with others.
+Settings of this library for thousands of pairs on a CPU: a text encoder of one narrow block, a
+short vocabulary and small images; `flickr8k` says how they were found. Sets without captions pair
+two views of an image, each seen by an encoder of its own: not compared with others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _BATCH = 32_768
 
 
 def photograph(size: int) -> ViewSpec:
-    """Return a view of which a caption is still true: most of the image, its colours nearly kept.
+    """Return a view of which a caption is mostly true: its colours are nearly kept.
 
     Mirrored, "left" and "right" are wrong, but few captions say so.
     """
     return ViewSpec(
         size=size,
-        scale=(0.5, 1.0),
+        scale=(0.25, 1.0),
         jitter=0.5,
         hue=0.05,
         grey=0.05,
@@ -74,15 +74,23 @@ def web(method: str = CLIP) -> RunConfig:
 
 
 def flickr8k(method: str = CLIP) -> RunConfig:
-    """Return a run on Flickr8k's 6,000 training photographs that two CPU cores finish."""
+    """Return a run on Flickr8k's 6,000 training photographs that two CPU cores finish.
+
+    Chosen on the dev images, with few trials. What counted: all five captions at every step, and
+    their tokens averaged instead of read at END; then crops down to a quarter of the image and
+    three tokens in ten left out, with which longer runs still gain. A convnet of half the width
+    more made no difference after 10 epochs, and neither did a bag of words in the Transformer's
+    place after 8 epochs with whole captions; it learns sooner with tokens left out. Half of CLIP's
+    usual rate here was no worse after 5 epochs.
+    """
     settings: dict[str, Any] = {"dim": 256, "hidden": 512, "predictor_hidden": 128}
     if method == CLIP:
-        settings = {"dim": 256, **CLIP_TEXT}
+        settings = {"dim": 256, "captions": 5, **CLIP_TEXT}
     return RunConfig(
         method=method_config(method, **settings),
         encoder=EncoderConfig(name="convnet"),
-        data=DataConfig(source="flickr8k", image_size=48, channels=3),
-        views=(photograph(48),) * (1 if method == CLIP else 2),
-        optimiser=clip_optimiser(),
-        training=TrainingConfig(epochs=100, batch_size=128),
+        data=DataConfig(source="flickr8k", image_size=64, channels=3),
+        views=(photograph(64),) * (1 if method == CLIP else 2),
+        optimiser=dataclasses.replace(clip_optimiser(), learning_rate=1e-3),
+        training=TrainingConfig(epochs=140, batch_size=250),
     )

@@ -22,14 +22,16 @@ BATCH = 256
 BASELINES = ("byol", "vicreg", "dino", "simclr")
 """Methods whose heads and optimiser are their own everywhere."""
 CLIP = "clip"
-CLIP_TEXT = {
+CLIP_TEXT: dict[str, Any] = {
     "vocabulary": 2000,
-    "length": 32,
+    "length": 24,
+    "omitted": 0.3,
     "text_width": 128,
-    "text_layers": 2,
+    "text_layers": 1,
     "text_heads": 2,
+    "text_pooling": "mean",
 }
-"""CLIP's text encoder for thousands of captions, as in the recipe `flickr8k`."""
+"""CLIP's text encoder for thousands of captions: see the recipe `flickr8k`."""
 SMALL = 64
 """Arrays up to this many pixels get the views and networks of small images."""
 

@@ -6,8 +6,12 @@ read the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from cognates.config import RunConfig
 from cognates.data.tokens import Tokenizer, TokenTable
@@ -16,6 +20,7 @@ from cognates.training import storage
 
 if TYPE_CHECKING:
     from cognates.data.images import Images
+    from cognates.methods.base import TextConfig
 
 
 def tokenizer_of(config: RunConfig, images: Images, run: Path, *, resume: bool) -> Tokenizer | None:
@@ -82,9 +87,24 @@ def read(folder: Path) -> Tokenizer:
 
 def table_of(config: RunConfig, images: Images, run: Path) -> TokenTable | None:
     """Return the token ids of the training captions; None if the method reads none."""
-    if config.method.text is None:
+    wanted = config.method.text
+    if wanted is None:
         return None
-    return TokenTable.of(_captions(config, images), read(run))
+    return _table(wanted, _captions(config, images), read(run))
+
+
+def rehearsed(config: RunConfig, some: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Tensor:
+    """Return the token ids that a step would read for the first images, to try a method on."""
+    wanted = config.method.text
+    assert wanted is not None  # there is a tokenizer
+    table = _table(wanted, some, tokenizer)
+    return table.draw(torch.arange(len(some)), seed=config.training.seed, step=0)
+
+
+def _table(
+    wanted: TextConfig, captions: Sequence[Sequence[str]], tokenizer: Tokenizer
+) -> TokenTable:
+    return TokenTable.of(captions, tokenizer, together=wanted.captions, omitted=wanted.omitted)
 
 
 def _captions(config: RunConfig, images: Images) -> tuple[tuple[str, ...], ...]:

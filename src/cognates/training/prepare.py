@@ -251,7 +251,7 @@ def _rehearse_training(
     )
     said = None
     if tokenizer is not None and images.captions is not None:
-        said = tokenizer.encode([several[0] for several in images.captions[:n]])
+        said = captions.rehearsed(config, images.captions[:n], tokenizer)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             method.train()(Batch(views, torch.arange(n), 0, config.training.seed, said))
