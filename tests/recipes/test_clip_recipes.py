@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cognates.config import RunConfig
+from cognates.methods.base import TextConfig
 from cognates.recipes import RECIPES, resolve
 from cognates.training.prepare import peak_rate
 
@@ -28,6 +29,16 @@ def test_sets_without_captions_pair_two_views_with_an_encoder_each(name):
     known = RECIPES[name].of("clip")
     assert "2103.00020" in known.paper
     assert known.expected == "not measured"
+
+
+def test_flickr8ks_run_reads_all_its_captions_and_whole_epochs():
+    config = RECIPES["flickr8k"].build("clip")
+    assert config.method.text == TextConfig(vocabulary=2000, length=24, captions=5, omitted=0.3)
+    assert (config.method.text_layers, config.method.text_pooling) == (1, "mean")
+    assert 6000 % config.training.batch_size == 0
+    (view,) = config.views
+    assert (view.size, view.scale) == (64, (0.25, 1.0))
+    assert resolve("clip", recipe="flickr8k") == config
 
 
 def test_the_papers_run_has_the_numbers_of_its_tables():

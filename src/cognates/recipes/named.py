@@ -311,8 +311,8 @@ RECIPES: dict[str, Recipe] = {
             methods=(clip.CLIP,),
             paper="settings of this library",
             data="Flickr8k (research use)",
-            expected="not measured",
-            cost="not measured",
+            expected="R@10 .272 image to text, .247 text to image (chance .010), seed 0",
+            cost="39 min on two CPU cores",
         ),
         Recipe(
             name="clip",
