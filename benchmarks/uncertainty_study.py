@@ -3,9 +3,9 @@ r"""Does an uncertainty learnt without labels find the errors? Three data sets, 
     python benchmarks/uncertainty_study.py cifar10 --variants joint cosine simsiam --seeds 0 1 2
     python benchmarks/uncertainty_study.py imagenette --variants cosine --seeds 3 4 5 --ood
     python benchmarks/uncertainty_study.py cifar10 --variants cosine joint detached beta-nll \
-        von-mises-fisher from-projection exp sampled sampled-joint start-.5 mc-info-nce \
-        loss-prediction --seeds 0 --epochs 8 --runs runs/ablation --name uncertainty-ablation \
-        --only knn linear uncertainty --score consensus
+        von-mises-fisher from-projection exp sampled mc-info-nce loss-prediction --seeds 0 \
+        --epochs 4 --runs runs/ablation --only knn linear auroc-error r-auroc \
+        --score consensus --name uncertainty-ablation
 
 Every variant is a run of one recipe, with the same views of the same images. The score is set
 beside every baseline that costs no label, in each seed on the same test images: the difference to
