@@ -60,9 +60,10 @@ def encoder():
 
 def test_the_representation_is_that_of_the_run_and_the_uncertainty_is_new(trained, fitted):
     _, model = fitted
-    before, after = trained.load().embed(pixels()), model.embed(pixels())
+    before, after = trained.load().embed(pixels()), model.embed(pixels(), score="concentration")
     assert torch.equal(before.representation, after.representation)
-    assert model.default_score == "concentration"
+    assert model.default_score == "distance-ratio"
+    assert model.own_score == "concentration"
     assert ((after.uncertainty > 0) & (after.uncertainty <= 1)).all()
     assert not torch.equal(before.uncertainty, after.uncertainty)
     weights = load_file(trained.path / "model" / "weights.safetensors")
@@ -109,14 +110,14 @@ def test_the_record_says_where_the_encoder_and_the_views_come_from(trained, fitt
 
 def test_a_fit_is_a_function_of_the_seed_and_reuses_the_views(trained, fitted, tmp_path):
     out, model = fitted
-    expected = model.embed(pixels()).uncertainty
+    expected = model.embed(pixels(), score="concentration").uncertainty
     cached = {"features": out / "features"}
     stamps = [p.stat().st_mtime_ns for p in (out / "features").glob("views-*")]
     same = cognates.fit_uncertainty(trained.path, **cached, **FAST)
-    assert torch.equal(same.embed(pixels()).uncertainty, expected)
+    assert torch.equal(same.embed(pixels(), score="concentration").uncertainty, expected)
     assert stamps == [p.stat().st_mtime_ns for p in (out / "features").glob("views-*")]
     other = cognates.fit_uncertainty(str(trained.path), seed=1, out=tmp_path / "other", **FAST)
-    assert not torch.equal(other.embed(pixels()).uncertainty, expected)
+    assert not torch.equal(other.embed(pixels(), score="concentration").uncertainty, expected)
 
 
 def test_the_head_is_that_of_the_best_epoch_on_images_held_out(source, tmp_path):
