@@ -47,7 +47,6 @@ def _both(encoder: Path, fitted: Path) -> dict[str, Any]:
     return {
         "run": encoder.name,
         "config": json.loads((encoder / "config.json").read_text(encoding="utf8")),
-        "fitted": json.loads((fitted / "config.json").read_text(encoding="utf8")),
         "results": {"own": _measured(encoder), "post-hoc": _measured(fitted)},
     }
 
