@@ -19,7 +19,7 @@ def _equal(state, other):
     return all(torch.equal(state[name], other[name]) for name in state)
 
 
-def _refused(network, path, message):
+def assert_refused(network, path, message):
     """Loading fails with the message and changes nothing."""
     before = _state(network)
     with pytest.raises(ConfigError, match=message):
@@ -96,48 +96,50 @@ def test_weights_are_converted_to_the_encoders_dtype(torchvision_file, source):
 
 def test_another_number_of_channels_is_said_so(torchvision_file):
     message = r"conv1.weight.*\(64, 1, 7, 7\).*images of 3 channels, this encoder for 1"
-    _refused(ResNet("resnet18", channels=1), torchvision_file, message)
+    assert_refused(ResNet("resnet18", channels=1), torchvision_file, message)
 
 
 def test_another_stem_is_said_so(torchvision_file):
-    _refused(ResNet("resnet18", stem="small"), torchvision_file, "stem of 7x7.*other 'stem'")
+    assert_refused(ResNet("resnet18", stem="small"), torchvision_file, "stem of 7x7.*other 'stem'")
 
 
-def test_another_network_is_refused(tmp_path, torchvision_file):
-    _refused(ResNet("resnet34"), torchvision_file, "lacks 80 of them")
-    _refused(ResNet("resnet50"), torchvision_file, "differ")
+def test_another_network_isassert_refused(tmp_path, torchvision_file):
+    assert_refused(ResNet("resnet34"), torchvision_file, "lacks 80 of them")
+    assert_refused(ResNet("resnet50"), torchvision_file, "differ")
     # Every weight of a ResNet-18 has its namesake of the same shape in a ResNet-34.
     deeper = tmp_path / "resnet34.pth"
     torch.save(ResNet("resnet34").state_dict(), deeper)
-    _refused(ResNet("resnet18"), deeper, r"this encoder lacks, 96 of them \(layer1.2.conv1.weight")
+    assert_refused(
+        ResNet("resnet18"), deeper, r"this encoder lacks, 96 of them \(layer1.2.conv1.weight"
+    )
     wide, _ = build_encoder("convnet", channels=3, image_size=32, width=8)
     torch.save(wide.state_dict(), tmp_path / "wide.pth")
     narrow, _ = build_encoder("convnet", channels=3, image_size=32, width=4)
-    _refused(narrow, tmp_path / "wide.pth", "the width that the file was made with")
+    assert_refused(narrow, tmp_path / "wide.pth", "the width that the file was made with")
 
 
-def test_what_is_no_file_of_weights_is_refused(tmp_path):
+def test_what_is_no_file_of_weights_isassert_refused(tmp_path):
     network = nn.Linear(1, 1)
-    _refused(network, tmp_path / "missing.pth", "not found")
-    _refused(network, tmp_path, "model/weights.safetensors or checkpoint")
+    assert_refused(network, tmp_path / "missing.pth", "not found")
+    assert_refused(network, tmp_path, "model/weights.safetensors or checkpoint")
     files = {"text.pth": b"hello", "empty.pth": b"", "text.safetensors": b"hello"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        _refused(network, tmp_path / name, name)
+        assert_refused(network, tmp_path / name, name)
     torch.save([1, 2], tmp_path / "list.pt")
-    _refused(network, tmp_path / "list.pt", "got list")
+    assert_refused(network, tmp_path / "list.pt", "got list")
     torch.save({"epoch": 1}, tmp_path / "none.pt")
-    _refused(network, tmp_path / "none.pt", "without tensors")
+    assert_refused(network, tmp_path / "none.pt", "without tensors")
 
 
-def test_a_file_cut_in_half_is_refused(torchvision_file, tmp_path):
+def test_a_file_cut_in_half_isassert_refused(torchvision_file, tmp_path):
     for name in ("cut.pth", "cut.safetensors"):
         content = torchvision_file.read_bytes()
         if name.endswith("safetensors"):
             save_file({"weight": torch.zeros(100)}, tmp_path / name)
             content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-        _refused(ResNet("resnet18"), tmp_path / name, name)
+        assert_refused(ResNet("resnet18"), tmp_path / name, name)
 
 
 class _Evil:
@@ -147,7 +149,7 @@ class _Evil:
 
 def test_a_pickle_cannot_run_code(tmp_path, capsys):
     torch.save({"weight": torch.zeros(1, 1), "more": _Evil()}, tmp_path / "evil.pth")
-    _refused(nn.Linear(1, 1), tmp_path / "evil.pth", "Expected a file of tensors")
+    assert_refused(nn.Linear(1, 1), tmp_path / "evil.pth", "Expected a file of tensors")
     assert "code was run" not in capsys.readouterr().out
     with pytest.raises(ConfigError) as caught:
         load_encoder_weights(nn.Linear(1, 1), tmp_path / "evil.pth")

@@ -240,7 +240,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
         KeyError,
         zipfile.BadZipFile,
         zlib.error,
-        NotImplementedError,
+        NotImplementedError,  # zipfile's, of a compression that it does not know
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
