@@ -183,6 +183,12 @@ def test_dinos_temperature_rises_over_its_share_of_the_run_and_prototypes_wait_f
     for step in range(4):
         (slope,) = torch.autograd.grad(method(batch(step=step)).total, method.head.prototypes)
         assert bool(slope.any()) == (step >= 2)
+    for step, temperature in ((0, 0.04), (2, 0.055), (7, 0.07)):
+        data = batch(3, step=step)
+        logits = torch.stack([method.head(method.encoder(x)) for x in data.views])
+        wanted = dino(logits, logits[:2], method.centre, teacher_temperature=temperature)
+        for name, term in method(data).terms.items():
+            torch.testing.assert_close(term, wanted[name], rtol=1e-10, atol=1e-12)
 
 
 def test_the_length_of_a_prototype_does_not_matter():

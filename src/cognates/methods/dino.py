@@ -11,7 +11,8 @@ The teacher is a moving average of encoder and head, in training mode, and is wh
 end. It sees the first `global_views` views only (multi-crop: give the small ones after them). The
 centre c is a moving average of its mean logits over the global batch. The teacher's temperature
 rises linearly, and the prototypes stand still at the beginning; both are shares of the run, of
-which the paper has numbers of epochs. No schedule of the weight decay.
+which the paper has numbers of epochs. No schedule of the weight decay. Every view passes through
+the networks on its own; the released code normalises all views of one size together.
 
 The uncertainty of an image is the entropy of P, the teacher's categorical distribution: read as
 variational inference with a categorical latent, that of the posterior. The paper has no such score.
