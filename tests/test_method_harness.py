@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cognates.distributed import gather, world_size
-from cognates.errors import CognatesError, MethodCheckError
+from cognates.errors import CognatesError, ConfigError, MethodCheckError
 from cognates.methods import Method, MethodConfig, register, registry
 from cognates.testing import check_method
 from cognates.types import Embedding, Loss
@@ -168,3 +168,12 @@ def test_the_check_leaves_the_global_random_state_alone():
     state = torch.get_rng_state()
     check_method(PlainConfig())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_is_no_configuration_and_numbers_out_of_range_are_refused():
+    for wrong in (PlainConfig, "harness-plain", None):
+        with pytest.raises(ConfigError, match="pass an instance"):
+            check_method(wrong)  # pyright: ignore[reportArgumentType]
+    for numbers in ({"views": 0}, {"processes": 3}, {"processes": 0}):
+        with pytest.raises(ConfigError, match="at least one view and 1 or 2 processes"):
+            check_method(PlainConfig(), **numbers)

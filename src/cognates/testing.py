@@ -49,12 +49,22 @@ def check_method(config: MethodConfig, *, views: int = 2, processes: int = 2) ->
             forked, or, on a machine with a GPU, new ones that import the configuration's module.
 
     Raises:
+        ConfigError: `config` is no configuration (but its class, say), or a number is out of range.
         MethodCheckError: a promise is broken; the message says which and how to keep it.
 
     Example:
         >>> from cognates.methods.simsiam import SimSiamConfig
         >>> check_method(SimSiamConfig(dim=16, hidden=16, predictor_hidden=4))
     """
+    if not isinstance(config, MethodConfig):
+        raise ConfigError(
+            f"Expected the configuration of a method, got {config!r}: pass an instance, as in "
+            "check_method(MyMethodConfig(dim=16))."
+        )
+    if views < 1 or processes not in (1, 2):
+        raise ConfigError(
+            f"Expected at least one view and 1 or 2 processes, got {views} and {processes}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _check_config(config)
