@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cognates.distributed import gather, world_size
-from cognates.errors import CognatesError, MethodCheckError
+from cognates.errors import CognatesError, ConfigError, MethodCheckError
 from cognates.methods import Method, MethodConfig, register, registry
 from cognates.testing import check_method
 from cognates.types import Embedding, Loss
@@ -31,6 +31,10 @@ class Plain(Method):
         self.memory = 1.0
         if fault == "target":
             self.target = nn.Linear(4, 4)
+        if fault == "unknown":
+            self.default_score = "certainty"
+        if fault == "unknown default":
+            self.own_score, self.default_score = "norm", "certainty"
 
     def forward(self, batch):
         one, two = (self.head(self.encoder(view)) for view in batch.views)
@@ -53,7 +57,8 @@ class Plain(Method):
             value = value * float("nan")
         if self.fault == "gradient":
             value = value + 0 * (one - one.detach()).abs().sum().sqrt()
-        return Loss({"pull": value}, one if self.fault == "attached" else one.detach())
+        terms = {} if self.fault == "empty" else {"pull": value}
+        return Loss(terms, one if self.fault == "attached" else one.detach())
 
     def embed(self, images):
         h = self.encoder(images)
@@ -62,7 +67,17 @@ class Plain(Method):
         if self.fault == "state":
             h = h * self.scale
         u = {"shape": h[:, :2], "nan": h[:, 0] * float("nan"), "own": h.norm(dim=1)}
+        if self.fault == "finished" and not hasattr(self, "head"):
+            u["finished"] = h[:, 0] * self.scale
         return Embedding(h.flatten() if self.fault == "flat" else h, u.get(self.fault))
+
+    def disagreement(self, representations):
+        z = representations.std(0)
+        return {"pairs": z, "undefined": z[:, 0] / 0}.get(self.fault)
+
+    def finish(self):
+        if self.fault == "finished":
+            del self.head
 
     def after_step(self, step):
         if self.fault == "memory":
@@ -98,6 +113,7 @@ FAULTS = {
     "random": "draw with cognates.random",
     "infinite": "finite scalar",
     "vector": "finite scalar",
+    "empty": "the loss has terms",
     "parameter": "'idle.weight' gets a gradient",
     "gradient": "the gradient of .* is finite in float32",
     "bfloat16": "the loss is finite in bfloat16",
@@ -107,6 +123,11 @@ FAULTS = {
     "shape": r"uncertainty \(n,\)",
     "nan": "uncertainty is finite",
     "flat": r"h \(n, d\)",
+    "pairs": r"disagreement gives finite scores \(n,\), got \(8, 8\)",
+    "undefined": "disagreement gives finite scores",
+    "unknown": "somebody gives the uncertainty 'certainty'",
+    "unknown default": "the default score 'certainty' is one that the method has",
+    "finished": "a finished method embeds as its state dict says",
     "logged": "after_step",
     "target": "'target.weight', which after_step moves, gets no gradient",
     "memory": "all that the next step depends on",
@@ -117,7 +138,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_broken_promise_is_named(fault):
-    assert len(FAULTS) == 17
+    assert len(FAULTS) == 23
     with pytest.raises(MethodCheckError, match=FAULTS[fault]) as caught:
         check_method(PlainConfig(fault=fault))
     assert isinstance(caught.value, CognatesError)
@@ -147,3 +168,12 @@ def test_the_check_leaves_the_global_random_state_alone():
     state = torch.get_rng_state()
     check_method(PlainConfig())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_is_no_configuration_and_numbers_out_of_range_are_refused():
+    for wrong in (PlainConfig, "harness-plain", None):
+        with pytest.raises(ConfigError, match="pass an instance"):
+            check_method(wrong)  # pyright: ignore[reportArgumentType]
+    for numbers in ({"views": 0}, {"processes": 3}, {"processes": 0}):
+        with pytest.raises(ConfigError, match="at least one view and 1 or 2 processes"):
+            check_method(PlainConfig(), **numbers)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cognates.config import decode, encode
 from cognates.distributed import all_reduce_sum
 from cognates.errors import CognatesError, ConfigError, MethodCheckError
+from cognates.evaluation.features import DISAGREEMENT, NORM, by_views
+from cognates.evaluation.relative import SCORES as RELATIVE_SCORES
 from cognates.methods import Method, MethodConfig, load_plugin, names
 from cognates.methods.registry import plugin_of
 from cognates.networks.norm import synchronise
@@ -34,7 +36,8 @@ def check_method(config: MethodConfig, *, views: int = 2, processes: int = 2) ->
     - in float32 and in bfloat16 autocast loss and gradients are finite, every trainable parameter
       gets a gradient;
     - what `after_step` moves (a target behind a stopped gradient) gets none;
-    - an embedding does not depend on the other images of its batch;
+    - an embedding does not depend on the other images of its batch, and the method has the
+      uncertainty that it names;
     - the state dict holds all that the embedding and the next step depend on;
     - two processes with different numbers of images give the terms, the gradients and the state
       after the step of one process with all of them, in float64 to 1e-9.
@@ -46,12 +49,22 @@ def check_method(config: MethodConfig, *, views: int = 2, processes: int = 2) ->
             forked, or, on a machine with a GPU, new ones that import the configuration's module.
 
     Raises:
+        ConfigError: `config` is no configuration (but its class, say), or a number is out of range.
         MethodCheckError: a promise is broken; the message says which and how to keep it.
 
     Example:
         >>> from cognates.methods.simsiam import SimSiamConfig
         >>> check_method(SimSiamConfig(dim=16, hidden=16, predictor_hidden=4))
     """
+    if not isinstance(config, MethodConfig):
+        raise ConfigError(
+            f"Expected the configuration of a method, got {config!r}: pass an instance, as in "
+            "check_method(MyMethodConfig(dim=16))."
+        )
+    if views < 1 or processes not in (1, 2):
+        raise ConfigError(
+            f"Expected at least one view and 1 or 2 processes, got {views} and {processes}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _check_config(config)
@@ -85,6 +98,7 @@ def _check_config(config: MethodConfig) -> None:
 def _check_step(method: Method, batch: Batch) -> None:
     _require("label" not in " ".join(Batch._fields), "a batch carries no label")
     loss = copy.deepcopy(method).train()(batch)
+    _require(bool(loss.terms), "the loss has terms: there is nothing to minimise")
     for name, term in loss.terms.items():
         fine = term.shape == () and bool(term.isfinite())
         _require(fine, f"term '{name}' is a finite scalar on random views, got {term}")
@@ -129,17 +143,41 @@ def _check_embedding(method: Method, images: Tensor) -> None:
     h, u, n = whole.representation, whole.uncertainty, len(images)
     _require(h.ndim == 2 and len(h) == n, f"embed gives h (n, d), got {tuple(h.shape)}")
     _require(u is None or u.shape == (n,), "embed gives an uncertainty (n,) or None")
-    for name, score in method.further_scores(images[:2]).items():
+    further = method.further_scores(images[:2])
+    for name, score in further.items():
         fine = score.shape == (2,) and bool(score.isfinite().all())
         _require(fine, f"the score '{name}' is (n,) and finite, got {tuple(score.shape)}")
-    named = bool(getattr(method, "default_score", ""))
-    _require(named, "default_score names the uncertainty that the method stands for")
+    _check_score(method, whole, set(further))
     for name, all_rows, row in zip(Embedding._fields, whole, alone, strict=True):
         if all_rows is not None and row is not None:
             _require(bool(all_rows.isfinite().all()), f"the {name} is finite")
             # 1e-5: float32 sums in another order for another batch size.
             same = torch.allclose(all_rows[:1], row, rtol=1e-5, atol=1e-5)
             _require(same, f"the {name} of an image in eval mode is free of its batch")
+
+
+def _check_score(method: Method, embedding: Embedding, further: set[str]) -> None:
+    """Check that the scores which the method names are there, as `train` asks for them."""
+    h, u = embedding
+    named = bool(getattr(method, "default_score", ""))
+    _require(named, "default_score names the uncertainty that the method stands for")
+    with torch.no_grad():
+        seen = method.disagreement(torch.stack([h, h.flip(0), h.roll(1, 0)]))
+    if seen is not None:
+        fine = seen.shape == (len(h),) and bool(seen.isfinite().all())
+        _require(fine, f"disagreement gives finite scores (n,), got {tuple(seen.shape)}")
+    given = {NORM, *further}
+    if u is not None or seen is not None:
+        given.add(method.own)
+    if by_views(method):
+        given.add(DISAGREEMENT)
+    _require(
+        method.own in given,
+        f"somebody gives the uncertainty '{method.own}': return it from embed, or name "
+        f"'{DISAGREEMENT}' or '{NORM}' as the default score",
+    )
+    known = method.default_score in given | set(RELATIVE_SCORES)
+    _require(known, f"the default score '{method.default_score}' is one that the method has")
 
 
 def _check_state(config: MethodConfig, method: Method, batch: Batch) -> None:
@@ -160,7 +198,8 @@ def _check_state(config: MethodConfig, method: Method, batch: Batch) -> None:
     third.load_state_dict(method.state_dict())
     with torch.no_grad():
         one, two = method.eval().embed(images), third.eval().embed(images)
-    same = torch.equal(one.representation, two.representation)
+    pairs = [(a, b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
+    same = all(torch.equal(a, b) for a, b in pairs)
     _require(same, "a finished method embeds as its state dict says, and can be loaded")
 
 

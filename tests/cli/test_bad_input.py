@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from cognates.cli.main import main
+from cognates.recipes import resolve
 
 
 def test_an_unknown_command_offers_the_nearest(fails):
@@ -202,3 +204,16 @@ def test_importing_and_helping_do_not_load_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert json.loads(done.stderr.splitlines()[-1]) == [[], []]
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "vicreg", "combined", "simsiam"])
+def test_a_method_that_compares_views_says_so_where_the_record_has_one(
+    method, source, tmp_path, fails
+):
+    settings = ["encoder.name=mlp", "method.dim=16", "method.hidden=16"]
+    config = resolve(method, data=source, epochs=1, device="cpu", settings=settings)
+    config = dataclasses.replace(config, views=config.views[:1])
+    (tmp_path / "one.json").write_text(config.to_json())
+    said = fails("train", "--config", tmp_path / "one.json", "--out", tmp_path / "one")
+    assert f"Expected more views of an image for '{method}' than one: give the record's" in said
+    assert not (tmp_path / "one").exists()

@@ -1,5 +1,6 @@
 """A method in one file through the command line: where its code comes from and who may run it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -177,3 +178,47 @@ def test_other_code_than_the_runs_is_refused_before_it_runs(
     (received / "plugin.py").write_text("raise SystemExit")
     said = fails("evaluate", received, "--plugin", received / "plugin.py")
     assert f"pass {received / 'model' / 'plugin.py'}" in said
+
+
+BROKEN = {
+    "raises": ("raise ValueError('no')", r"does not import in line \d+: ValueError: no"),
+    "is cut off": ("def f(:", r"does not import: SyntaxError: .*line \d+"),
+    "holds none": ("", "registers no method: decorate its configuration"),
+    "takes a name": (PLUGIN.replace("tiny-for-cli-test", "simsiam"), "got 'simsiam', a method of"),
+    "has no name": (PLUGIN.replace('    name: ClassVar[str] = "tiny-for-cli-test"\n', ""), "name"),
+    "has no paper": (PLUGIN.replace('    paper: ClassVar[str] = "none"\n', ""), "say its paper"),
+    "fails late": (PLUGIN + "\n1 / 0", r"in line \d+: ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plug_in_is_named_with_its_fault_and_leaves_no_method_behind(
+    fault, tmp_path, fails
+):
+    assert len(BROKEN) == 7
+    source, expected = BROKEN[fault]
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    before = registry.get("simsiam"), registry.names()
+    said = fails("methods", "--plugin", path)
+    assert str(path) in said
+    assert re.search(expected, said), said
+    assert (registry.get("simsiam"), registry.names()) == before
+    assert not [name for name in sys.modules if name.startswith("cognates_plugin_broken")]
+
+
+def test_the_line_that_is_named_is_the_plug_ins_own(tmp_path, fails):
+    path = tmp_path / "broken.py"
+    path.write_text("import json\n\njson.loads('{')  # fails far from here\n")
+    assert "does not import in line 3: JSONDecodeError" in fails("methods", "--plugin", path)
+
+
+def test_a_loss_without_terms_is_refused_before_a_folder_exists(source, small, tmp_path, fails):
+    plugin, out = tmp_path / "empty.py", tmp_path / "run"
+    terms = '{"alignment": (a - b).square().mean()}'
+    assert terms in PLUGIN
+    plugin.write_text(PLUGIN.replace(terms, "{}"))
+    options = small[: small.index("--set")]
+    said = fails("train", "--plugin", plugin, "--data", source, "--out", out, *options)
+    assert "Expected the loss of 'tiny-for-cli-test' to have terms, got none" in said
+    assert not out.exists()

@@ -80,6 +80,7 @@ def test_the_methods_are_registered_and_their_defaults_are_the_papers():
         (VicRegConfig, "covariance", math.inf),
         (DinoConfig, "prototypes", 0),
         (DinoConfig, "teacher_start", 0.0),
+        (DinoConfig, "student_temperature", math.inf),
         (DinoConfig, "frozen", 1.5),
         (DinoConfig, "centre_decay", -0.1),
     ],
@@ -93,6 +94,13 @@ def test_a_batch_of_one_image_is_refused_by_vicreg():
     VICREG.require_images(2)
     with pytest.raises(ConfigError, match="at least two images"):
         VICREG.require_images(1)
+
+
+def test_a_teacher_of_more_views_than_there_are_is_refused():
+    config = dataclasses.replace(DINO, global_views=3)
+    assert config.completed(channels=3, image_size=8, views=3) is config
+    with pytest.raises(ConfigError, match=r"'global_views' of at most the 2 view\(s\).*got 3"):
+        config.completed(channels=3, image_size=8, views=2)
 
 
 @pytest.mark.parametrize("v", [2, 3])
@@ -175,6 +183,12 @@ def test_dinos_temperature_rises_over_its_share_of_the_run_and_prototypes_wait_f
     for step in range(4):
         (slope,) = torch.autograd.grad(method(batch(step=step)).total, method.head.prototypes)
         assert bool(slope.any()) == (step >= 2)
+    for step, temperature in ((0, 0.04), (2, 0.055), (7, 0.07)):
+        data = batch(3, step=step)
+        logits = torch.stack([method.head(method.encoder(x)) for x in data.views])
+        wanted = dino(logits, logits[:2], method.centre, teacher_temperature=temperature)
+        for name, term in method(data).terms.items():
+            torch.testing.assert_close(term, wanted[name], rtol=1e-10, atol=1e-12)
 
 
 def test_the_length_of_a_prototype_does_not_matter():

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cognates.errors import ConfigError
 from cognates.methods import MethodConfig, get, names, registry
 from cognates.methods.vicreg import VicRegConfig
 from cognates.recipes import method_config
@@ -52,17 +53,57 @@ def test_each_of_three_views_has_a_say_in_the_loss_of_every_method(name):
             assert abs(changed - whole) > 1e-6 * abs(whole), f"view {number}"
 
 
-def test_an_entry_point_of_another_package_makes_a_method_known(monkeypatch):
-    @dataclass(frozen=True, kw_only=True)
-    class Elsewhere(VicRegConfig):
-        name: ClassVar[str] = "vicreg-elsewhere"
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere(VicRegConfig):
+    name: ClassVar[str] = "vicreg-elsewhere"
 
+
+@pytest.fixture
+def declared(monkeypatch):
+    """Return a function that installs, so to say, a package with one entry point."""
     package = ModuleType("elsewhere")
     package.Elsewhere = Elsewhere  # pyright: ignore[reportAttributeAccessIssue]
-    entry = EntryPoint("vicreg-elsewhere", "elsewhere:Elsewhere", "cognates.methods")
+    package.number = 3  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "elsewhere", package)
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-    monkeypatch.setattr(registry, "entry_points", lambda group: {entry.group: [entry]}[group])
+
+    def declare(name, value):
+        entry = EntryPoint(name, value, "cognates.methods")
+        monkeypatch.setattr(registry, "entry_points", lambda group: {entry.group: [entry]}[group])
+
+    return declare
+
+
+def test_an_entry_point_of_another_package_makes_a_method_known(declared):
+    declared("vicreg-elsewhere", "elsewhere:Elsewhere")
     assert "vicreg-elsewhere" in names()
     assert get("vicreg-elsewhere") is Elsewhere
     check_method(method_config("vicreg-elsewhere", **SMALL))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("vicreg-there", "elsewhere:Elsewhere", "called as its configuration .* got 'vicreg-else"),
+        ("vicreg-elsewhere", "elsewhere:number", "a subclass of MethodConfig, got 3"),
+        ("vicreg-elsewhere", "elsewhere:Nothing", "to import, got AttributeError"),
+        ("vicreg-elsewhere", "nowhere:Elsewhere", "to import, got ModuleNotFoundError"),
+    ],
+)
+def test_an_entry_point_that_does_not_keep_its_promise_is_named(declared, name, value, said):
+    declared(name, value)
+    with pytest.raises(ConfigError, match=f"Expected the entry point '{name} = {value}'.*{said}"):
+        get(name)
+    assert name not in registry._REGISTERED
+
+
+def test_a_name_of_the_library_cannot_be_taken_and_a_record_keeps_its_meaning():
+    kind = get("vicreg")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Another(VicRegConfig):
+        pass  # the name is inherited
+
+    with pytest.raises(ConfigError, match="name of its own for Another, got 'vicreg'"):
+        registry.register(Another)
+    assert get("vicreg") is kind

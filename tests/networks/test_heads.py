@@ -1,13 +1,14 @@
 """Projector, predictor and concentration head."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
 from cognates.errors import ConfigError
-from cognates.networks.heads import ConcentrationHead, prediction_mlp, projection_mlp
+from cognates.networks.heads import ConcentrationHead, hidden_mlp, prediction_mlp, projection_mlp
 
 
 def _kinds(module):
@@ -40,6 +41,16 @@ def test_the_predictor_is_the_papers():
     assert head[0].bias is None
     assert head[3].weight.shape == (8, 2)
     assert head[3].bias is not None
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_byols_and_vicregs_head_normalises_before_each_relu_and_not_at_the_end(layers):
+    head = hidden_mlp(6, 10, 4, layers=layers)
+    assert _kinds(head) == ["Linear", "BatchNorm1d", "ReLU"] * (layers - 1) + ["Linear"]
+    maps = [part for part in head if isinstance(part, nn.Linear)]
+    sizes = [6, *[10] * (layers - 1), 4]
+    assert [(m.in_features, m.out_features) for m in maps] == list(pairwise(sizes))
+    assert [m.bias is None for m in maps] == [False] * (layers - 1) + [True]
 
 
 @pytest.mark.parametrize("dim", [3, 128, 2048])
@@ -106,6 +117,8 @@ def test_every_weight_of_the_concentration_head_learns():
         lambda: projection_mlp(0, 1, 1, layers=2),
         lambda: projection_mlp(1, 1, 1, layers=0),
         lambda: prediction_mlp(4, 0),
+        lambda: hidden_mlp(4, 0, 2),
+        lambda: hidden_mlp(4, 3, 2, layers=0),
         lambda: ConcentrationHead(4, 2, 1),
         lambda: ConcentrationHead(4, 2, 8, start=1.0),
         lambda: ConcentrationHead(4, 0, 8),

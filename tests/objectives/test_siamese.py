@@ -49,17 +49,19 @@ def test_negative_cosine_sends_no_gradient_to_the_target_and_passes_gradcheck():
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), scale=st.floats(1e-4, 1e4))
-def test_negative_cosine_is_invariant_to_scale_rotation_and_order_of_images(seed, scale):
-    p, z = random_views(seed=seed)
+def test_negative_cosine_is_invariant_to_scale_rotation_and_order_of_images_and_views(seed, scale):
+    p, z = random_views(3, seed=seed)
     expected = negative_cosine(p, z)["alignment"].item()
     rotation = torch.linalg.qr(
         torch.randn(7, 7, generator=generator(seed, "rotation"), dtype=F64)
     ).Q
     order = torch.randperm(5, generator=generator(seed, "order"))
+    views = torch.randperm(3, generator=generator(seed, "views' order"))
     for other in (
         negative_cosine(scale * p, z / scale),
         negative_cosine(p @ rotation, z @ rotation),
         negative_cosine(p[:, order], z[:, order]),
+        negative_cosine(p[views], z[views]),
     ):
         assert other["alignment"].item() == pytest.approx(expected, abs=1e-12)
     assert -1 <= expected <= 1

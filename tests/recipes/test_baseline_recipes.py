@@ -40,6 +40,9 @@ def test_imagenet_is_each_papers_run():
     assert [view.size for view in dino.views] == [224] * 2 + [96] * 8
     assert [view.scale for view in dino.views] == [(0.14, 1.0)] * 2 + [(0.05, 0.14)] * 8
     assert dino.method.global_views == 2
+    assert (dino.training.batch_size, dino.training.epochs) == (1024, 100)
+    assert (peak_rate(dino), dino.optimiser.weight_decay) == (pytest.approx(0.12), 1e-4)
+    assert (dino.optimiser.name, dino.optimiser.warmup_epochs) == ("sgd", 10.0)
     assert (simclr.training.batch_size, simclr.training.epochs) == (4096, 1000)
     assert (peak_rate(simclr), simclr.optimiser.weight_decay) == (pytest.approx(4.8), 1e-6)
     assert [(view.brightness, view.hue, view.blur) for view in simclr.views] == [

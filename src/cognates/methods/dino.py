@@ -11,7 +11,8 @@ The teacher is a moving average of encoder and head, in training mode, and is wh
 end. It sees the first `global_views` views only (multi-crop: give the small ones after them). The
 centre c is a moving average of its mean logits over the global batch. The teacher's temperature
 rises linearly, and the prototypes stand still at the beginning; both are shares of the run, of
-which the paper has numbers of epochs. No schedule of the weight decay.
+which the paper has numbers of epochs. No schedule of the weight decay. Every view passes through
+the networks on its own; the released code normalises all views of one size together.
 
 The uncertainty of an image is the entropy of P, the teacher's categorical distribution: read as
 variational inference with a categorical latent, that of the posterior. The paper has no such score.
@@ -19,6 +20,7 @@ variational inference with a categorical latent, that of the posterior. The pape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -171,11 +173,23 @@ class DinoConfig(MethodConfig):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected '{name}' of at least 1, got {getattr(self, name)}.")
         for name in ("student_temperature", "teacher_temperature", "teacher_start"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"Expected '{name}' above 0, got {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"Expected '{name}' above 0 and finite, got {getattr(self, name)}."
+                )
         for name in ("teacher_warmup", "frozen", "target_decay", "centre_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"Expected '{name}' in [0, 1], got {getattr(self, name)}.")
+
+    def completed(self, *, channels: int, image_size: int, views: int) -> DinoConfig:
+        """Return the configuration as it is, after a look at the number of views."""
+        del channels, image_size
+        if self.global_views > views:
+            raise ConfigError(
+                f"Expected 'global_views' of at most the {views} view(s) of an image, got "
+                f"{self.global_views}: the teacher sees the first ones; lower it or add views."
+            )
+        return self
 
     def build(self, encoder: nn.Module, *, width: int) -> Dino:
         """Make the method around `encoder`, whose output is (n, width)."""

@@ -6,8 +6,9 @@ import hashlib
 import importlib
 import sys
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import TypeVar
 
@@ -55,7 +56,23 @@ C = TypeVar("C", bound=type[MethodConfig])
 
 
 def register(config: C) -> C:
-    """Class decorator that makes a method known under its configuration's `name`."""
+    """Class decorator that makes a method known under its configuration's `name`.
+
+    Raises:
+        ConfigError: the class has no `name` or no `paper`, or the library has a method of its name:
+            a record that says `simsiam` means the library's.
+    """
+    for field in ("name", "paper"):
+        if not isinstance(getattr(config, field, None), str) or not getattr(config, field):
+            raise ConfigError(
+                f"Expected {config.__name__} to say its {field}, got none: add "
+                f'`{field}: ClassVar[str] = "..."` to the class.'
+            )
+    if config.__module__ != _BUILTIN.get(config.name, config.__module__):
+        raise ConfigError(
+            f"Expected a name of its own for {config.__name__}, got '{config.name}', a method of "
+            "the library: choose another name."
+        )
     _REGISTERED[config.name] = config
     return config
 
@@ -70,7 +87,8 @@ def get(name: str) -> type[MethodConfig]:
     """Return the configuration class of the method called `name`.
 
     Raises:
-        ConfigError: no method has this name; the nearest one is offered.
+        ConfigError: no method has this name; the nearest one is offered. Or another package
+            promises it by an entry point and does not keep the promise.
     """
     if name not in _REGISTERED:
         if name in _BUILTIN:
@@ -78,7 +96,7 @@ def get(name: str) -> type[MethodConfig]:
         else:
             for entry in entry_points(group="cognates.methods"):
                 if entry.name == name:
-                    register(entry.load())
+                    register(_loaded(entry))
     if name not in _REGISTERED:
         raise ConfigError(f"Expected the name of a method, got '{name}': {nearest(name, names())}.")
     return _REGISTERED[name]
@@ -127,21 +145,49 @@ def plugin_of(config: MethodConfig) -> Plugin | None:
     return next((one for one in _PLUGINS.values() if type(config) in one.configs), None)
 
 
+def _loaded(entry: EntryPoint) -> type[MethodConfig]:
+    where = f"the entry point '{entry.name} = {entry.value}' of cognates.methods"
+    try:
+        config = entry.load()
+    except Exception as error:
+        raise ConfigError(
+            f"Expected {where} to import, got {type(error).__name__} ({error}): repair or remove "
+            "the package that declares it."
+        ) from error
+    if not (isinstance(config, type) and issubclass(config, MethodConfig)):
+        raise ConfigError(f"Expected {where} to name a subclass of MethodConfig, got {config!r}.")
+    if getattr(config, "name", None) != entry.name:
+        raise ConfigError(
+            f"Expected {where} to be called as its configuration is, got "
+            f"'{getattr(config, 'name', None)}': give both one name."
+        )
+    return config
+
+
 def _execute(path: Path, source: bytes, checksum: str) -> Plugin:
     name = f"cognates_plugin_{path.stem}_{checksum[:8]}"
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module
+    before = dict(_REGISTERED)
     try:
         # What was checked is what runs, and no byte code is written beside it.
         exec(compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
+        # What it registered before it failed is no method.
+        for config in [each for each in _REGISTERED.values() if each.__module__ == name]:
+            del _REGISTERED[config.name]
+            if config.name in before:
+                _REGISTERED[config.name] = before[config.name]
+        lines = [at.lineno for at in extract_tb(error.__traceback__) if at.filename == str(path)]
+        where = f" in line {lines[-1]}" if lines else ""  # a syntax error says its line itself
         raise ConfigError(
-            f"The plug-in '{path}' does not import: {type(error).__name__}: {error}"
+            f"The plug-in '{path}' does not import{where}: {type(error).__name__}: {error}"
         ) from error
     added = tuple(config for config in _REGISTERED.values() if config.__module__ == name)
     if not added:
+        del sys.modules[name]
         raise ConfigError(
             f"The plug-in '{path}' registers no method: decorate its configuration with "
             "@cognates.methods.register."

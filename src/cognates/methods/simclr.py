@@ -11,7 +11,9 @@ Hinton, 2020), https://arxiv.org/abs/2002.05709.
 Decoupled Contrastive Learning (Yeh et al., 2022), https://arxiv.org/abs/2110.06848.
 
 The projector is that of section 2.1, W2 ReLU(W1 h), with batch normalisation before the ReLU. Every
-ordered pair of more than two views has the loss of two. The method has no uncertainty of its own.
+view passes through the networks on its own. (The released code normalises both views together, and
+once more, without a shift, after W2.) Every ordered pair of more than two views has the loss of
+two. The method has no uncertainty of its own.
 """
 
 from __future__ import annotations

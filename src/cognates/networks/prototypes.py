@@ -18,7 +18,8 @@ class PrototypeHead(nn.Module):
     r"""Project a representation to the unit sphere and compare it with k prototypes there.
 
     Formula: b = unit(W_3 gelu(W_2 gelu(W_1 h))), logits_j = b . unit(w_j), with biases in W_1 to
-    W_3. A weight-normalised layer of gain 1: the length of w_j has no effect.
+    W_3. A weight-normalised layer of gain 1: the length of w_j has no effect on the logits. It sets
+    how fast w_j turns, for the gradient is divided by it: a step of SGD turns w_j by 1/|w_j|^2.
 
     Args:
         width: features of the representation, at least 1.

@@ -97,8 +97,10 @@ def vicreg_imagenet() -> RunConfig:
 def dino_imagenet() -> RunConfig:
     """Return DINO's run for convolutional encoders: two views of 224 pixels and eight of 96.
 
-    Crops and weight decay are those that the released code names for ResNet-50; views, batch and
-    teacher are the paper's. The rate of SGD is this library's choice.
+    Crops, rate of SGD, weight decay and 100 epochs are those that the released code's README names
+    for ResNet-50. Number and size of the views, batch and teacher are the paper's for ViT: the
+    README's command has a batch of 512 and a teacher whose temperature stays at .04, clips the
+    gradient of each parameter at a norm of 3, and trains in half precision.
     """
     small = dataclasses.replace(simsiam_imagenet(96), scale=(0.05, 0.14), saturation=0.2)
     views = (

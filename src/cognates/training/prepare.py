@@ -254,9 +254,14 @@ def _rehearse_training(
         said = captions.rehearsed(config, images.captions[:n], tokenizer)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            method.train()(Batch(views, torch.arange(n), 0, config.training.seed, said))
+            loss = method.train()(Batch(views, torch.arange(n), 0, config.training.seed, said))
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, CognatesError):
+            if len(views) == 1:  # by far the likeliest cause, which an objective does not know
+                raise ConfigError(
+                    f"Expected more views of an image for '{config.method.name}' than one: give "
+                    f"the record's 'views' another entry. The method says: {error}"
+                ) from error
             raise
         sizes = ", ".join(str(view.size) for view in config.views)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -265,6 +270,11 @@ def _rehearse_training(
             f"{len(views)} views of {sizes} pixels, got {type(error).__name__} ({reason}): choose "
             "another encoder, other views or another size."
         ) from error
+    if not loss.terms:
+        raise ConfigError(
+            f"Expected the loss of '{config.method.name}' to have terms, got none: there is "
+            "nothing to minimise."
+        )
 
 
 def _measured(config: RunConfig, images: Images) -> RunConfig:
