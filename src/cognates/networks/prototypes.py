@@ -7,6 +7,8 @@ References:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -71,7 +73,9 @@ class PrototypeHead(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)  # appendix C's code
                 nn.init.zeros_(module.bias)
-        nn.init.normal_(self.prototypes)  # only the direction counts: uniform on the sphere
+        # Directions spread evenly over the sphere, at the length that torch's linear layer, the
+        # released code's, gives them: longer ones would hardly turn (see the class).
+        nn.init.normal_(self.prototypes, std=1 / math.sqrt(3 * bottleneck))
 
     def project(self, representation: Tensor) -> Tensor:
         """Return b (n, bottleneck), of unit length, in float32 or better also under autocast."""
