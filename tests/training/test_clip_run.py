@@ -112,3 +112,11 @@ def test_without_captions_the_run_is_refused_before_a_folder_exists(config, tmp_
     with pytest.raises(ConfigError, match="pairs:DIR"):
         fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_single_pair_asks_for_more_and_not_for_a_smaller_batch(
+    clip_config, changed, pairs, tmp_path, fit
+):
+    (pairs / "captions.json").write_text(json.dumps({"captions": {"0.png": ["a red sky"]}}))
+    with pytest.raises(ConfigError, match="got 1: give more images"):
+        fit(changed(clip_config, training__batch_size=2), tmp_path / "run")
