@@ -127,6 +127,7 @@ def test_a_bare_name_with_captions_is_opened_with_them(folder, monkeypatch):
         ('{"captions": {"0.png": [3]}}', "not text"),
         ('{"captions": {}}', "got none"),
         ("[" * 100_000, "got another"),
+        ('{"captions": {"0.png": ["\\ud800"]}}', "surrogates not allowed"),
     ],
 )
 def test_a_file_that_holds_no_captions_is_named(tmp_path, text, message):

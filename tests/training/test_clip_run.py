@@ -13,8 +13,8 @@ from cognates import api
 from cognates.config import DataConfig, EncoderConfig, OptimiserConfig, RunConfig, TrainingConfig
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import crop_and_flip
-from cognates.errors import ConfigError, Interrupted, StorageError
-from cognates.methods.clip import ClipConfig
+from cognates.errors import ConfigError, DataError, Interrupted, StorageError
+from cognates.methods.clip import Clip, ClipConfig, _Projected
 
 pytest.importorskip("tokenizers")
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "grey": (90,) * 3}
@@ -77,6 +77,9 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
     assert said.shape == (3, 8)
     assert torch.equal(said[0], said[1])
     torch.testing.assert_close(said.norm(dim=1), torch.ones(3))
+    for wrong in ("a red sky", [3]):
+        with pytest.raises(DataError, match="Expected a list of captions"):
+            model.embed_text(wrong)
     pixels = np.zeros((2, 3, 8, 8), np.uint8)
     seen = model.embed_paired(pixels)
     assert seen.shape == (2, 8)
@@ -90,6 +93,54 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
     (out / "model" / "tokenizer.json").write_text(kept.replace("red", "der"))
     with pytest.raises(StorageError, match="checksum"):
         api.load(out)
+
+
+def test_two_kinds_of_image_are_paired_by_an_encoder_each(
+    clip_config, changed, pairs, tmp_path, fit, monkeypatch
+):
+    """Colour pictures and grey ones, of which only the second encoder sees the grey."""
+    config = changed(clip_config, data__source=f"folder:{pairs}", training__epochs=20)
+    colour = crop_and_flip(8, (0.8, 1.0))
+    config = dataclasses.replace(
+        config,
+        method=ClipConfig(dim=8, second="image"),
+        views=(colour, dataclasses.replace(colour, grey=1.0)),
+        optimiser=dataclasses.replace(config.optimiser, learning_rate=0.1),
+    )
+    kinds = {"first": [], "second": []}
+    project, forward = Clip.project_images, _Projected.forward
+
+    def first(self, images):
+        kinds["first"].append(images)
+        return project(self, images)
+
+    def second(self, images):
+        kinds["second"].append(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(Clip, "project_images", first)
+    monkeypatch.setattr(_Projected, "forward", second)
+    out = tmp_path / "run"
+    config = fit(config, out)
+    assert len(kinds["first"]) == len(kinds["second"]) == 40 + 1  # one step is tried before
+    assert not any(is_grey(images, config.data) for images in kinds["first"])
+    assert all(is_grey(images, config.data) for images in kinds["second"])
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    # Eight kinds of picture, 32 images: log 4 / 2 is what is left at best, about.
+    assert logged[-1]["terms"]["image_to_text"] < 0.9 * math.log(16) / 2
+    assert not (out / "tokenizer.json").exists()
+    model = api.load(out)
+    assert model.embed(np.zeros((2, 3, 8, 8), np.uint8)).representation.shape == (2, 16)
+    with pytest.raises(ConfigError, match="reads captions"):
+        model.embed_text(["a red sky"])
+    assert {r.protocol for r in api.evaluate(out, only=["retrieval"])} == {"view-retrieval"}
+
+
+def is_grey(images, data):
+    """Return whether normalised images have no colour."""
+    mean, std = (torch.tensor(x)[:, None, None] for x in (data.mean, data.std))
+    pixels = images * std + mean
+    return bool((pixels.amax(1) - pixels.amin(1)).max() < 1e-5)
 
 
 @pytest.mark.parametrize("captions", [1, 2])

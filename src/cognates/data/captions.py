@@ -125,6 +125,7 @@ def _from_json(file: Path, text: str) -> tuple[list[tuple[str, str]], dict[str, 
         texts = [part for several in (*pairs, *lists.values()) for part in several]
         if not all(isinstance(part, str) for part in texts):
             raise TypeError("a caption or an image's name is not text")
+        "".join(texts).encode()  # JSON can name half of a character, which no tokenizer reads
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"Expected {wanted} in '{file}', got another ({error}).") from error
     splits = {_SPLITS[name]: images for name, images in lists.items() if name in _SPLITS}
