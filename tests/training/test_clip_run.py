@@ -52,7 +52,9 @@ def clip_config(pairs):
     )
 
 
-def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, changed, tmp_path, fit):
+def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(
+    clip_config, changed, pairs, tmp_path, fit
+):
     out = tmp_path / "run"
     config = fit(changed(clip_config, training__epochs=30), out)
     kept = (out / "tokenizer.json").read_text(encoding="utf8")
@@ -71,6 +73,16 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
     assert len(found) == 2 * (3 * 3 + 2)
     assert found["image-to-text-r-at-5", "trained"] > found["image-to-text-r-at-5", "untrained"]
     assert len(list((out / "features").glob("*caption-test*.npz"))) == 2
+
+    # Somebody's own pictures and words, in another format: the run's tokenizer reads them.
+    rows = [f"{i}.png,some {list(COLOURS)[i % 4]} thing" for i in range(40)]
+    (pairs / "captions.csv").write_text("\n".join(["image,caption", *rows]))
+    theirs = api.evaluate(out, f"pairs:{pairs / 'captions.csv'}", only=["caption-retrieval"])
+    assert len(theirs) == 2 * (3 * 3 + 2)
+    assert {r.settings["queries"] for r in theirs} == {8}
+    assert (out / "results.json").read_text().count("caption-retrieval") == len(found)
+    with pytest.raises(DataError, match="captions that the method reads"):
+        api.evaluate(out, f"folder:{pairs}", only=["caption-retrieval"])
 
     model = api.load(out)
     said = model.embed_text(["a red sky", "a red sky", "the sea is blue"])
