@@ -157,8 +157,12 @@ class Model:
 
         Raises:
             ConfigError: the method reads no captions.
+            DataError: there is no caption, or something else than a sequence of texts.
         """
         tokenizer = self.tokenizer
+        if isinstance(captions, str) or not all(isinstance(one, str) for one in captions):
+            # One text is a sequence too, of its letters.
+            raise DataError('Expected a list of captions, got another: for example ["a red boat"].')
         if not captions:
             raise DataError("Expected at least one caption to embed, got none.")
         paired = pairs.as_paired(self.method)

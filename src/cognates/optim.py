@@ -125,7 +125,9 @@ def parameter_groups(
     modules = dict(module.named_modules())
     for name in constant_rate:
         if not name or name not in modules:
-            offered = nearest(name, [known for known in modules if known])
+            # Of one depth: an encoder alone has a hundred submodules.
+            alike = [known for known in modules if known and known.count(".") == name.count(".")]
+            offered = nearest(name, alike)
             raise ConfigError(f"Expected the name of a submodule, got '{name}': {offered}.")
     constant = {id(p) for name in constant_rate for p in modules[name].parameters()}
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}

@@ -1,6 +1,7 @@
 """Images with captions: formats, splits, what belongs to what, and the cache."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -125,6 +126,8 @@ def test_a_bare_name_with_captions_is_opened_with_them(folder, monkeypatch):
         ("{", "got another"),
         ('{"captions": {"0.png": [3]}}', "not text"),
         ('{"captions": {}}', "got none"),
+        ("[" * 100_000, "got another"),
+        ('{"captions": {"0.png": ["\\ud800"]}}', "surrogates not allowed"),
     ],
 )
 def test_a_file_that_holds_no_captions_is_named(tmp_path, text, message):
@@ -132,6 +135,88 @@ def test_a_file_that_holds_no_captions_is_named(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(DataError, match=message):
         read_captions(file)
+
+
+HEADINGS = {
+    "image,number,caption": "{i}.png,{k},{said}",
+    "caption,image": '"{said}",{i}.png',
+    "img,description": '{i}.png,"{said}"',
+    "number,file_name,text,more": '{k},{i}.png,"{said}",x',
+}
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_a_heading_says_which_columns_are_read(folder, heading):
+    rows = [
+        HEADINGS[heading].format(i=i, k=k, said=SAID[f"{i}.png"][k])
+        for i in range(10)
+        for k in range(2)
+    ]
+    text = "\n".join([heading, *rows])
+    for name, written in {"a.csv": text, "b.tsv": text.replace('"', "")}.items():
+        file = folder / name
+        file.write_text(written)
+        if name == "b.tsv":
+            cells = [heading.split(","), *([c.strip('"') for c in cut(row)] for row in rows)]
+            file.write_text("\n".join("\t".join(row) for row in cells))
+        assert read_captions(file).captions == SAID
+
+
+def cut(row):
+    """Return the cells of a row; the comma in a caption has a space behind it."""
+    return re.split(r",(?! )", row)
+
+
+def test_a_caption_may_be_a_word_of_headings_and_have_several_lines(folder):
+    file = folder / "captions.csv"
+    file.write_text('0.png,image\n1.png,"two\nlines, and more"\n1.png,three "quotes" within\n')
+    assert read_captions(file).captions == {
+        "0.png": ("image",),
+        "1.png": ("two lines, and more", 'three "quotes" within'),
+    }
+
+
+TABLES = {
+    "number,image,said\n1,0.png,a\n": "one column 'caption' beside 'image'.*number, image, said",
+    "image\n0.png\n": "one column 'caption'",
+    "caption,image\na, b,0.png\n": "2 columns .* got 3 in row 2",
+    '0.png,"open\n1.png,"a thing"\n': "one caption in line 1 .* close its quotation marks",
+    '0.png,a\n\n1.png,"open' + " word" * 30_000: "another in line 3 .*quotation marks",
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_tables_that_would_be_misread_are_refused(folder, text):
+    (folder / "captions.csv").write_text(text)
+    with pytest.raises(DataError, match=TABLES[text]):
+        open_pairs(folder)
+
+
+def test_captions_and_lists_that_are_not_utf8_are_refused(folder):
+    (folder / "captions.csv").write_bytes(b"0.png,caf\xe9\n")
+    with pytest.raises(DataError, match=r"in UTF-8 in .*captions\.csv', got byte 0xe9 at 9"):
+        open_pairs(folder)
+    (folder / "captions.csv").write_text("0.png,caf\u00e9\n", encoding="utf-8-sig")
+    (folder / "train.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(DataError, match="a list of images in UTF-8"):
+        open_pairs(folder)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"training": ["0.png"], "test": ["1.png"]}, "a list 'train' .* got test, training"),
+        ({"test": ["1.png"]}, "a list 'train'"),
+        ({"train": ["0.png"], "test": ["1", "2"]}, "list 'test' .* got none of 2, e.g. 1: name"),
+        ({"train": [["0.png"]]}, "got another"),
+        ({"train": [0]}, "not text"),
+    ],
+)
+def test_splits_that_would_leave_training_to_chance_are_refused(folder, splits, message):
+    said = {k: list(v) for k, v in SAID.items()}
+    (folder / "captions.json").write_text(json.dumps({"captions": said, "splits": splits}))
+    with pytest.raises(DataError, match=message):
+        open_pairs(folder)
 
 
 def test_folders_without_what_is_needed_are_data_errors(folder):

@@ -30,7 +30,7 @@ SCHEDULED = {
     "teacher_warmup": 0.6,
 }
 VARIANTS = {
-    "clip": ({"captions": 2, "text_pooling": "mean"},),
+    "clip": ({"captions": 2, "text_pooling": "mean"}, {"second": "image"}),
     "combined": (
         {"weights": Weights(**dict.fromkeys(Weights.__annotations__, 0.5))},
         {"weights": Weights(cosine=0.0, nce_alignment=1.0, hsic_dependence=1.0, decoder=0.0)},
@@ -101,7 +101,7 @@ def _averaged(method, world):
 
 def _run(config, rank, world, dtype):
     """Return by name all that a run of two steps gives."""
-    views = 3
+    views = 2 if getattr(config, "second", "text") == "image" else 3
     method, found = _build(config, views, dtype), {}
     for step in range(STEPS):
         loss = method(_batch(config, rank, world, step, views, dtype))

@@ -13,8 +13,8 @@ from cognates import api
 from cognates.config import DataConfig, EncoderConfig, OptimiserConfig, RunConfig, TrainingConfig
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import crop_and_flip
-from cognates.errors import ConfigError, Interrupted, StorageError
-from cognates.methods.clip import ClipConfig
+from cognates.errors import ConfigError, DataError, Interrupted, StorageError
+from cognates.methods.clip import Clip, ClipConfig, _Projected
 
 pytest.importorskip("tokenizers")
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "grey": (90,) * 3}
@@ -52,7 +52,9 @@ def clip_config(pairs):
     )
 
 
-def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, changed, tmp_path, fit):
+def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(
+    clip_config, changed, pairs, tmp_path, fit
+):
     out = tmp_path / "run"
     config = fit(changed(clip_config, training__epochs=30), out)
     kept = (out / "tokenizer.json").read_text(encoding="utf8")
@@ -72,11 +74,24 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
     assert found["image-to-text-r-at-5", "trained"] > found["image-to-text-r-at-5", "untrained"]
     assert len(list((out / "features").glob("*caption-test*.npz"))) == 2
 
+    # Somebody's own pictures and words, in another format: the run's tokenizer reads them.
+    rows = [f"{i}.png,some {list(COLOURS)[i % 4]} thing" for i in range(40)]
+    (pairs / "captions.csv").write_text("\n".join(["image,caption", *rows]))
+    theirs = api.evaluate(out, f"pairs:{pairs / 'captions.csv'}", only=["caption-retrieval"])
+    assert len(theirs) == 2 * (3 * 3 + 2)
+    assert {r.settings["queries"] for r in theirs} == {8}
+    assert (out / "results.json").read_text().count("caption-retrieval") == len(found)
+    with pytest.raises(DataError, match="captions that the method reads"):
+        api.evaluate(out, f"folder:{pairs}", only=["caption-retrieval"])
+
     model = api.load(out)
     said = model.embed_text(["a red sky", "a red sky", "the sea is blue"])
     assert said.shape == (3, 8)
     assert torch.equal(said[0], said[1])
     torch.testing.assert_close(said.norm(dim=1), torch.ones(3))
+    for wrong in ("a red sky", [3]):
+        with pytest.raises(DataError, match="Expected a list of captions"):
+            model.embed_text(wrong)
     pixels = np.zeros((2, 3, 8, 8), np.uint8)
     seen = model.embed_paired(pixels)
     assert seen.shape == (2, 8)
@@ -90,6 +105,54 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(clip_config, change
     (out / "model" / "tokenizer.json").write_text(kept.replace("red", "der"))
     with pytest.raises(StorageError, match="checksum"):
         api.load(out)
+
+
+def test_two_kinds_of_image_are_paired_by_an_encoder_each(
+    clip_config, changed, pairs, tmp_path, fit, monkeypatch
+):
+    """Colour pictures and grey ones, of which only the second encoder sees the grey."""
+    config = changed(clip_config, data__source=f"folder:{pairs}", training__epochs=20)
+    colour = crop_and_flip(8, (0.8, 1.0))
+    config = dataclasses.replace(
+        config,
+        method=ClipConfig(dim=8, second="image"),
+        views=(colour, dataclasses.replace(colour, grey=1.0)),
+        optimiser=dataclasses.replace(config.optimiser, learning_rate=0.1),
+    )
+    kinds = {"first": [], "second": []}
+    project, forward = Clip.project_images, _Projected.forward
+
+    def first(self, images):
+        kinds["first"].append(images)
+        return project(self, images)
+
+    def second(self, images):
+        kinds["second"].append(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(Clip, "project_images", first)
+    monkeypatch.setattr(_Projected, "forward", second)
+    out = tmp_path / "run"
+    config = fit(config, out)
+    assert len(kinds["first"]) == len(kinds["second"]) == 40 + 1  # one step is tried before
+    assert not any(is_grey(images, config.data) for images in kinds["first"])
+    assert all(is_grey(images, config.data) for images in kinds["second"])
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    # Eight kinds of picture, 32 images: log 4 / 2 is what is left at best, about.
+    assert logged[-1]["terms"]["image_to_text"] < 0.9 * math.log(16) / 2
+    assert not (out / "tokenizer.json").exists()
+    model = api.load(out)
+    assert model.embed(np.zeros((2, 3, 8, 8), np.uint8)).representation.shape == (2, 16)
+    with pytest.raises(ConfigError, match="reads captions"):
+        model.embed_text(["a red sky"])
+    assert {r.protocol for r in api.evaluate(out, only=["retrieval"])} == {"view-retrieval"}
+
+
+def is_grey(images, data):
+    """Return whether normalised images have no colour."""
+    mean, std = (torch.tensor(x)[:, None, None] for x in (data.mean, data.std))
+    pixels = images * std + mean
+    return bool((pixels.amax(1) - pixels.amin(1)).max() < 1e-5)
 
 
 @pytest.mark.parametrize("captions", [1, 2])
@@ -112,3 +175,11 @@ def test_without_captions_the_run_is_refused_before_a_folder_exists(config, tmp_
     with pytest.raises(ConfigError, match="pairs:DIR"):
         fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_single_pair_asks_for_more_and_not_for_a_smaller_batch(
+    clip_config, changed, pairs, tmp_path, fit
+):
+    (pairs / "captions.json").write_text(json.dumps({"captions": {"0.png": ["a red sky"]}}))
+    with pytest.raises(ConfigError, match="got 1: give more images"):
+        fit(changed(clip_config, training__batch_size=2), tmp_path / "run")

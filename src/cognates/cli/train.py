@@ -56,8 +56,9 @@ class Command:
     devices: Whole = None
     """Processes that share a batch."""
     recipe: OptionalName = None
-    """demo, fashion-mnist, cifar10, imagenette, imagenette-64 or imagenet; for a method that draws
-    images fashion-mnist-generative, cifar10-generative, simve-fashion-mnist or simve-cifar10."""
+    """demo, fashion-mnist, cifar10, cifar10-small, imagenette, imagenette-64 or imagenet; for clip
+    with captions flickr8k or clip; for a method that draws images fashion-mnist-generative,
+    cifar10-generative, simve-fashion-mnist or simve-cifar10."""
     config: OptionalFile = None
     """The config.json of another run, to repeat it."""
     init: OptionalFile = None

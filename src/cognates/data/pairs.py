@@ -47,7 +47,8 @@ def open_pairs(where: str | Path, *, name: str | None = None) -> Source:
     if not rows:
         raise DataError(
             f"Expected the images that '{file}' names, got none of {len(captioned.captions)} below "
-            f"'{file.parent}', e.g. {next(iter(captioned.captions))}: put them there."
+            f"'{file.parent}', e.g. {next(iter(captioned.captions))}: put them there, or "
+            "name the columns image and caption in the first line."
         )
     kept = sorted(rows)
     paths = tuple(listing.files[row][0] for row in kept)
@@ -125,5 +126,8 @@ def _problems(
 def _counts(captions: tuple[tuple[str, ...], ...], files: int) -> str:
     total = sum(map(len, captions))
     left = files - len(captions)
-    beside = f" {left} images have no caption and are left out." if left else ""
+    without = (
+        "1 image has no caption and is" if left == 1 else f"{left} images have no caption and are"
+    )
+    beside = f" {without} left out." if left else ""
     return f"{total} captions of {len(captions)} images.{beside}"

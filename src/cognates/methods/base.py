@@ -137,6 +137,11 @@ class MethodConfig(ABC):
         """How captions become the token ids of `Batch.text`; None: the method reads no text."""
         return None
 
+    @property
+    def has_predictor(self) -> bool:
+        """Whether the method has a submodule `predictor`, whose rate some recipes keep up."""
+        return hasattr(self, "predictor_hidden")
+
     def completed(self, *, channels: int, image_size: int, views: int) -> Self:
         """Return the configuration with what follows from the run filled in; by default itself.
 

@@ -249,6 +249,11 @@ class CombinedConfig(MethodConfig):
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"Expected a temperature above 0 and finite, got {self.temperature}.")
 
+    @property
+    def has_predictor(self) -> bool:
+        """Only where the term `cosine` needs it."""
+        return self.weights.cosine > 0
+
     def completed(self, *, channels: int, image_size: int, views: int) -> CombinedConfig:
         """Return the configuration with the data's sizes where none is given."""
         del views

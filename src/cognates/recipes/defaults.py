@@ -116,6 +116,15 @@ def imagenet_optimiser() -> OptimiserConfig:
     return OptimiserConfig(learning_rate=0.05, weight_decay=1e-4, constant_rate=("predictor",))
 
 
+def without_absent_predictor(config: RunConfig) -> RunConfig:
+    """Return a run made for SimSiam's family without the rate of a predictor that is not there."""
+    kept = tuple(name for name in config.optimiser.constant_rate if name != "predictor")
+    if config.method.has_predictor or kept == config.optimiser.constant_rate:
+        return config
+    optimiser = dataclasses.replace(config.optimiser, constant_rate=kept)
+    return dataclasses.replace(config, optimiser=optimiser)
+
+
 def small_image_optimiser() -> OptimiserConfig:
     """SimSiam on CIFAR-10: SGD, weight decay 5e-4 (appendix D), at twice its rate of .03.
 

@@ -13,7 +13,7 @@ from cognates.data.sources import open_source
 from cognates.errors import ConfigError, nearest
 from cognates.methods.registry import get as get_method
 from cognates.methods.registry import load_plugin
-from cognates.recipes.defaults import default, method_config
+from cognates.recipes.defaults import default, method_config, without_absent_predictor
 from cognates.recipes.generative import for_pixels
 from cognates.recipes.named import get
 from cognates.training import prepare
@@ -90,7 +90,11 @@ def resolve(
                 f"Expected KEY=VALUE, got '{setting}': write optimiser.momentum=0.95."
             )
         _put(record, key, _value(text))
-    return RunConfig.from_json(json.dumps(record))
+    found = RunConfig.from_json(json.dumps(record))
+    # A record is repeated as it is, unless it was of another method.
+    kept = config is not None and found.method.name == base.method.name
+    said = any(setting.startswith("optimiser.constant_rate") for setting in settings)
+    return found if kept or said else without_absent_predictor(found)
 
 
 def _start(

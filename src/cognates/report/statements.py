@@ -23,7 +23,15 @@ def headline(record: RunRecord) -> str:
     found = readings.accuracies(record)
     method, count = display_name(record.method), training_images(record)
     if not found:
-        retrieval = next((r for r in readings.label_free(record) if r.fraction), None)
+        rows = {(r.trained.protocol, r.trained.metric): r for r in readings.label_free(record)}
+        captions = rows.get(("caption-retrieval", "image-to-text-r-at-10"))
+        if captions is not None:
+            return (
+                f"From {count} images with captions, {method} learnt to find one of an image's "
+                f"captions among the ten nearest {share(captions.trained.value)} of the "
+                f"time{_beside(captions)}."
+            )
+        retrieval = rows.get(("view-retrieval", "r-at-1"))
         if retrieval is None:
             return (
                 f"{method} was trained on {count} unlabelled images; evaluate the run to see what "
@@ -61,6 +69,9 @@ def _beside(row: readings.LabelFree) -> str:
         for name, result in (("raw pixels", row.pixels), ("the untrained encoder", row.untrained))
         if result is not None
     ]
+    chance = row.trained.settings.get("chance")
+    if isinstance(chance, float):
+        parts.insert(0, f"chance {share(chance)}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

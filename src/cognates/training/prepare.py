@@ -52,9 +52,10 @@ def prepare(
     config.method.require_images(config.training.batch_size // shared_out(config.training)[0])
     images = load_images(config, progress=progress)
     if len(images) < config.training.batch_size:
+        way = "choose a smaller --batch-size" if len(images) > 1 else "give more images"
         raise ConfigError(
             f"Expected at least {config.training.batch_size} training images for one batch, got "
-            f"{len(images)}: choose a smaller --batch-size."
+            f"{len(images)}: {way}."
         )
     if config.data.mean is None or config.data.std is None:
         config = _measured(config, images)
