@@ -7,7 +7,9 @@ r"""All methods side by side: the same encoder, views, images, epochs and batch.
 Heads and optimiser are those of the method's recipe; that everything else is equal is checked
 before a table is written. The methods that draw images read positions, which the pooled `convnet`
 forgets: they have `vae-convnet`, the same convolutions with their maps kept, and CR-VAE's first
-view is the whole image. Left out: `clip`, which needs pairs of image and text, `post-hoc`, which
+view is the whole image. `clip` pairs the two views of an image and has an encoder for each; the
+first is measured (`retrieval.py` is for image and text). `combined` is its default: SimSiam, a
+tenth of SSL-HSIC's variance term and a tenth of a reconstruction. Left out: `post-hoc`, which
 trains no encoder, and `loss-prediction`, whose encoder is SimSiam's to the bit. So is that of
 VI-SimSiam with the coupling `cosine`: where a seed has no run of SimSiam, differences to SimSiam
 are taken to it.
@@ -30,17 +32,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from choose import require_same
-from record import write
+from methods_table import GENERATIVE, PROTOCOLS, write_table
 from subset import write_subset
 
 import cognates
 from cognates.config import RunConfig
 from cognates.data import cache
+from cognates.errors import Interrupted
 from cognates.evaluation.features import Transform, extract, pixels
-from cognates.evaluation.few_labels import student_interval
 from cognates.evaluation.suite import run_protocols
 from cognates.model import Model
 from cognates.recipes.resolve import resolve
@@ -64,6 +65,8 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "byol": ("byol", []),
     "vicreg": ("vicreg", []),
     "dino": ("dino", []),
+    "clip": ("clip", ["method.second=image"]),
+    "combined": ("combined", []),
     "simve": ("simve", []),
     "vae": ("vae", []),
     "beta-vae": ("beta-vae", []),
@@ -72,16 +75,18 @@ METHODS: dict[str, tuple[str, list[str]]] = {
 """By the table's name, the method and its fields."""
 STUDY = {"simsiam": "simsiam", "vi-simsiam": "cosine", "vi-simsiam-joint": "joint"}
 """The names of these in `uncertainty_study.py`, whose runs on the same images can be taken over."""
-GENERATIVE = ("simve", "vae", "beta-vae", "cr-vae")
-BASE = ("simsiam", "vi-simsiam")
-"""What differences are taken to: the first of them that a seed has; their encoders are equal."""
-PROTOCOLS = ("knn", "knn-200", "linear")
-SHOWN = {"knn": "kNN", "knn-200": "kNN of 200", "linear": "linear"}
 
 
 def main() -> None:
-    """Run the benchmark."""
-    options = _options()
+    """Run the benchmark; end with a sentence when a signal ends a sitting."""
+    try:
+        _run(_options())
+    except Interrupted as error:
+        print(f"{error} Or call this again.")
+        raise SystemExit(error.exit_code) from None
+
+
+def _run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     data = _source(options)
     runs: list[dict[str, Any]] = []
@@ -95,7 +100,7 @@ def main() -> None:
             baselines[config.encoder.name] = beside
             runs.append(_record(folder, method, seed, measured))
             require_comparable(runs)
-            _write(options, runs, baselines)
+            write_table(options, runs, baselines)
 
 
 def _options() -> argparse.Namespace:
@@ -242,7 +247,8 @@ def require_comparable(runs: list[dict[str, Any]]) -> None:
     """Refuse runs that differ in more than the method's own heads and optimiser."""
     shared: dict[str, tuple[str, object]] = {}
     for run in runs:
-        for what, value in _shared(run["method"], run["config"]).items():
+        versions = {f"version of {r['protocol']}": r["version"] for r in run["results"]}
+        for what, value in {**_shared(run["method"], run["config"]), **versions}.items():
             first, expected = shared.setdefault(what, (run["method"], value))
             if value != expected:
                 raise SystemExit(
@@ -267,131 +273,6 @@ def _shared(method: str, config: Mapping[str, Any]) -> dict[str, object]:
     if method != "cr-vae":
         found["first view"] = views[0]
     return found
-
-
-def _write(
-    options: argparse.Namespace,
-    runs: list[dict[str, Any]],
-    baselines: dict[str, list[dict[str, Any]]],
-) -> None:
-    rows: list[list[str]] = []
-    for method in dict.fromkeys(run["method"] for run in runs):
-        own = [run for run in runs if run["method"] == method]
-        rows += [
-            [f"{method}, seed {run['seed']}", *(_cell(run["results"], p) for p in PROTOCOLS)]
-            + ["" for _ in PROTOCOLS]
-            + [f"{run['training_seconds']:.0f}", f"{run['images_per_second']:.0f}"]
-            for run in own
-        ]
-        rows.append(_mean_row(method, own, runs))
-    for encoder, results in baselines.items():
-        of = [r for r in results if r["subject"] == "untrained"]
-        rows.append([f"untrained {encoder}", *(_cell(of, p) for p in PROTOCOLS)])
-    of = [r for r in next(iter(baselines.values())) if r["subject"] == "pixels"]
-    rows.append(["pixels", *(_cell(of, p) for p in PROTOCOLS)])
-    header = ["run", *SHOWN.values(), *(f"{name} minus SimSiam" for name in SHOWN.values())]
-    header += ["seconds", "images/s"]
-    print(
-        write(
-            options.name or f"methods-{options.set}",
-            title=f"All methods on {options.set}",
-            note=_note(options, runs),
-            header=header,
-            rows=[row + [""] * (len(header) - len(row)) for row in rows],
-            data={"runs": runs, "baselines": baselines},
-        )
-    )
-
-
-def _mean_row(method: str, own: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
-    first = next((name for name in BASE if any(run["method"] == name for run in runs)), None)
-    values = {p: {run["seed"]: _value(run["results"], p) for run in own} for p in PROTOCOLS}
-    base = {
-        p: {
-            run["seed"]: _value(run["results"], p)
-            for name in reversed(BASE)  # SimSiam's own run last: it replaces the other
-            for run in runs
-            if run["method"] == name
-        }
-        for p in PROTOCOLS
-    }
-    gaps = [
-        {seed: value - base[p][seed] for seed, value in values[p].items() if seed in base[p]}
-        for p in PROTOCOLS
-    ]
-    seconds = statistics.fmean(run["training_seconds"] for run in own)
-    speed = statistics.fmean(run["images_per_second"] for run in own)
-    return [
-        f"**{method}, mean of {len(own)}**",
-        *(over_seeds([*values[p].values()]) for p in PROTOCOLS),
-        *("" if method == first else over_seeds([*gap.values()], sign=True) for gap in gaps),
-        f"{seconds:.0f}",
-        f"{speed:.0f}",
-    ]
-
-
-def _note(options: argparse.Namespace, runs: list[dict[str, Any]]) -> str:
-    config = runs[0]["config"]
-    commits = ", ".join(sorted({str(run["commit"])[:12] for run in runs}))
-    kinds = [run["config"]["encoder"]["name"] for run in runs if run["method"] not in GENERATIVE]
-    encoder = kinds[0] if kinds else config["encoder"]["name"]
-    devices = ", ".join(sorted({str(run["device"]) for run in runs}))
-    times = (
-        f"{options.beside} processes trained at one time on one machine, so times are those of "
-        "this sitting and not the method's"
-        if options.beside > 1
-        else "times are of training alone, one process at a time"
-    )
-    drawing = (
-        "simve, vae, beta-vae and cr-vae have `vae-convnet`, the same convolutions with positions "
-        "kept, and embed their latents; the first view of cr-vae is the whole image. "
-        if any(run["method"] in GENERATIVE for run in runs)
-        else ""
-    )
-    return (
-        f"{options.images or 'All'} training images of {options.data}, "
-        f"{config['training']['epochs']} epochs of batch {config['training']['batch_size']}, "
-        f"`{encoder}` and one kind of view for all; heads and optimiser are each "
-        f"recipe's. {drawing}vi-simsiam has the coupling cosine, whose encoder is SimSiam's to the "
-        "bit. Left out: clip, which needs pairs. kNN: 20 neighbours, and 200 with T = .1, both of "
-        "the last epoch. In brackets 95 % intervals: of a run over the test images, of a mean over "
-        "seeds (Student's t); differences to SimSiam are paired by seed. Untrained and pixels: "
-        f"seed {runs[0]['seed']}. Seconds: {times}. Trained on {devices} at {commits}."
-    )
-
-
-def _find(results: list[dict[str, Any]], protocol: str) -> dict[str, Any] | None:
-    for r in results:
-        if (r["protocol"], r["metric"], r["error"]) == (protocol, "accuracy", None):
-            return r
-    return None
-
-
-def _value(results: list[dict[str, Any]], protocol: str) -> float:
-    found = _find(results, protocol)
-    return float("nan") if found is None else float(found["value"])
-
-
-def _cell(results: list[dict[str, Any]], protocol: str) -> str:
-    r = _find(results, protocol)
-    return "" if r is None else f"{r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}]"
-
-
-def over_seeds(values: list[float], *, sign: bool = False) -> str:
-    """Return the mean, with Student's t interval if there are several.
-
-    Example:
-        >>> over_seeds([0.5, 0.75]), over_seeds([0.25], sign=True)
-        ('0.625 [-0.963, 2.213]', '+0.250')
-    """
-    if not values:
-        return ""
-    form = "+.3f" if sign else ".3f"
-    mean = f"{np.mean(values):{form}}"
-    if len(values) < 2:
-        return mean
-    low, high = student_interval(np.array(values))
-    return f"{mean} [{low:{form}}, {high:{form}}]"
 
 
 if __name__ == "__main__":
