@@ -70,7 +70,7 @@ class Clip(Method):
             views, other = batch.views, self.project_text(text.flatten(0, -2))
             other = other.view(len(text), -1, other.shape[-1])
         else:
-            views, other = batch.views[:1], self.second(batch.views[1])[:, None]
+            views, other = batch.views[:1], self.project_second(batch.views[1])[:, None]
         image = torch.stack([self.project_images(view) for view in views], dim=1)
         # `gather` works along the images, (n, v, d) and (n, c, d).
         image, other = gather(image), gather(other)
@@ -90,6 +90,10 @@ class Clip(Method):
     def project_text(self, tokens: Tensor) -> Tensor:
         """Return captions, token ids (n, l), in the space that both kinds share, (n, d)."""
         return self.second(tokens)
+
+    def project_second(self, images: Tensor) -> Tensor:
+        """Return images of the second kind (n, c, h', w') in that space, (n, d)."""
+        return self.second(images)
 
     def embed(self, images: Tensor) -> Embedding:
         """Return h (n, width) in float32 or better, and no uncertainty."""
