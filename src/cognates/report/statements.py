@@ -31,6 +31,13 @@ def headline(record: RunRecord) -> str:
                 f"captions among the ten nearest {share(captions.trained.value)} of the "
                 f"time{_beside(captions)}."
             )
+        kinds = rows.get(("kind-retrieval", "first-to-second-r-at-10"))
+        if kinds is not None:
+            return (
+                f"From {count} unlabelled images, {method} learnt to find an image of one kind "
+                "among the ten nearest of the other kind "
+                f"{share(kinds.trained.value)} of the time{_beside(kinds)}."
+            )
         retrieval = rows.get(("view-retrieval", "r-at-1"))
         if retrieval is None:
             return (
