@@ -141,7 +141,7 @@ def test_two_kinds_of_image_are_paired_by_an_encoder_each(
     assert all(is_grey(images, config.data) for images in kinds["second"])
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     # Eight kinds of picture, 32 images: log 4 / 2 is what is left at best, about.
-    assert logged[-1]["terms"]["image_to_text"] < 0.9 * math.log(16) / 2
+    assert logged[-1]["terms"]["first_to_second"] < 0.9 * math.log(16) / 2
     assert not (out / "tokenizer.json").exists()
     model = api.load(out)
     assert model.embed(np.zeros((2, 3, 8, 8), np.uint8)).representation.shape == (2, 16)
