@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cognates.methods.registry import _BUILTIN
+from cognates.report import statements
 from cognates.report.collect import read
 from cognates.report.readings import label_free
 from cognates.report.statements import display_name, headline
@@ -77,6 +78,7 @@ def test_the_report_about_two_kinds_of_image_says_what_each_finds_and_states_cha
     (folder / "results.json").write_text(json.dumps([*rows, *before]))
     record = read(folder)
     assert headline(record).replace("\N{NO-BREAK SPACE}", " ") == KINDS
+    assert statements.label_free(record).endswith("among all test images of the other kind.")
     shown = [row for row in label_free(record) if "kind" in row.label]
     assert [(row.label, row.trained.value, row.fraction) for row in shown] == [
         ("First kind to second, R@10, %", 0.41, True),

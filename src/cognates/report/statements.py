@@ -204,12 +204,18 @@ def dashed(accuracy: float | None) -> str:
 
 def label_free(record: RunRecord) -> str:
     """Return what the label-free section says first."""
+    more = ""
+    if record.find("kind-retrieval", "first-to-second-r-at-10") is not None:
+        more = (
+            " Kinds of image are what the two entries of views make of it, for example colour and "
+            "grey: each image is looked for among all test images of the other kind."
+        )
     if readings.accuracies(record):
-        return "The same run seen without labels, as it would look on a folder of your own."
+        return f"The same run seen without labels, as it would look on a folder of your own.{more}"
     why = "The source has no labels" if _unlabelled(record) else _NOT_RUN
     return (
         f"{why}. View retrieval asks for every test image whether, among all second views, the "
-        "nearest to its first view is its own."
+        f"nearest to its first view is its own.{more}"
     )
 
 
