@@ -68,10 +68,10 @@ def encoders(
     Raises:
         ConfigError: the method pairs no two kinds of image.
     """
-    paired = as_two_kinds(method)
+    paired, (first, second) = as_two_kinds(method), _kinds_of(views)
     return {
-        "first": lambda stored: paired.project_images(transform.kind(stored, views[0])),
-        "second": lambda stored: paired.project_second(transform.kind(stored, views[1])),
+        "first": lambda stored: paired.project_images(transform.kind(stored, first)),
+        "second": lambda stored: paired.project_second(transform.kind(stored, second)),
     }
 
 
@@ -160,9 +160,14 @@ def kind_passes(
 def _pixels(
     views: Sequence[ViewSpec], transform: Transform
 ) -> dict[Kind, Callable[[Tensor], Tensor]]:
-    size = min(view.size for view in views[:2])  # vectors of two lengths have no cosine
-    first, second = (replace(view, size=size) for view in views[:2])
+    specs = _kinds_of(views)
+    size = min(view.size for view in specs)  # vectors of two lengths have no cosine
+    first, second = (replace(view, size=size) for view in specs)
     return {
         "first": lambda stored: transform.kind(stored, first).flatten(1),
         "second": lambda stored: transform.kind(stored, second).flatten(1),
     }
+
+
+def _kinds_of(views: Sequence[ViewSpec]) -> tuple[ViewSpec, ViewSpec]:
+    return views[0], views[1 % len(views)]  # one entry: a method of one's own may draw it twice
