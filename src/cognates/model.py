@@ -16,7 +16,7 @@ from cognates.data.incoming import Incoming
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import changing
 from cognates.errors import ConfigError, DataError
-from cognates.evaluation import decisions, drawings, pairs, selection
+from cognates.evaluation import decisions, drawings, kinds, pairs, selection
 from cognates.evaluation.decisions import Ranking, Rejection
 from cognates.evaluation.features import NORM, Transform, by_views, score_views
 from cognates.evaluation.gallery import percentiles
@@ -121,7 +121,7 @@ class Model:
         compared = self.bank is not None and name in (*SCORES, DISTANCE)
         representation, scores = score_views(
             self.method,
-            torch.from_numpy(np.array(pixels)).to(self.device),
+            self._on_device(pixels),
             spec=changing(self.config.views) if views else None,
             transform=self._transform,
             further=not compared and name not in (self.own_score, NORM),
@@ -159,14 +159,8 @@ class Model:
             ConfigError: the method reads no captions.
             DataError: there is no caption, or something else than a sequence of texts.
         """
-        tokenizer = self.tokenizer
-        if isinstance(captions, str) or not all(isinstance(one, str) for one in captions):
-            # One text is a sequence too, of its letters.
-            raise DataError('Expected a list of captions, got another: for example ["a red boat"].')
-        if not captions:
-            raise DataError("Expected at least one caption to embed, got none.")
-        paired = pairs.as_paired(self.method)
-        found = pairs.read(paired, list(captions), tokenizer, device=self.device)
+        tokenizer, texts = self.tokenizer, pairs.require_texts(captions)
+        found = pairs.read(pairs.as_paired(self.method), texts, tokenizer, device=self.device)
         return nn.functional.normalize(torch.from_numpy(found), dim=1)
 
     @torch.no_grad()
@@ -174,32 +168,38 @@ class Model:
         self,
         images: np.ndarray | Tensor | Sequence[str | Path | Image.Image] | str,
         *,
+        kind: kinds.Kind = "first",
         batch_size: int = 256,
     ) -> Tensor:
-        """Return images in the space that they share with captions.
+        """Return images in the space that they share with captions, or with another kind of image.
 
         Args:
-            images: as for `embed`.
+            images: as for `embed`, whatever the kind: colour pictures are made grey here.
+            kind: which entry of `views` they are seen as, by an encoder of its own: in its size,
+                with what is certain in it (`data.draws.certain`); with captions "first".
             batch_size: images per forward pass.
 
         Returns:
-            (n, d) float32 of length 1 on the CPU.
+            (n, d) float32 of length 1 on the CPU: a product with the other half is the cosine.
 
         Raises:
-            ConfigError: the method reads no captions.
+            ConfigError: the method pairs images with nothing, or has no such kind.
             DataError: an image cannot be read, or there is none.
         """
-        paired = pairs.as_paired(self.method)
+        encode = kinds.encoder_of(self.method, kind, self.config.views, self._transform)
         parts = [
-            paired.project_images(self._seen(pixels)).float().cpu().numpy()
+            encode(self._on_device(pixels)).float().cpu()
             for pixels in self._incoming.chunks(images, batch_size)
         ]
         if not parts:
             raise DataError("Expected at least one image to embed, got none.")
-        return nn.functional.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
+        return nn.functional.normalize(torch.cat(parts), dim=1)
+
+    def _on_device(self, pixels: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(pixels)).to(self.device)
 
     def _seen(self, pixels: np.ndarray) -> Tensor:
-        return self._transform.view(torch.from_numpy(np.array(pixels)).to(self.device))
+        return self._transform.view(self._on_device(pixels))
 
     def reconstruct(
         self,

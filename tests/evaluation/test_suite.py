@@ -178,7 +178,7 @@ def test_protocols_are_named_singly_or_by_group_and_run_in_the_suites_order() ->
     assert [p.name for p in resolve(["ood", "corruption"])] == ["corruption", "ood"]
     assert {p.name for p in resolve(None)} == LABELLED | LABEL_FREE
     assert [p.name for p in resolve(["knn-200"])] == ["knn-200"]
-    assert len(PROTOCOLS) == 32
+    assert len(PROTOCOLS) == 33
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
     assert {name for group in suite.GROUPS.values() for name in group} <= set(PROTOCOLS)
 

@@ -109,6 +109,17 @@ def test_image_and_image_go_through_encoders_of_their_own():
         KINDS["image"].require_images(1)
 
 
+def test_the_terms_of_image_and_image_are_the_objectives_under_names_without_text():
+    method, batch = made(KINDS["image"]).eval(), batch_of("image")
+    first, second = method.project_images(batch.views[0]), method.project_second(batch.views[1])
+    want = clip(first, second, temperature=torch.exp(-method.log_scale))
+    found = method(batch).terms
+    assert [*found] == ["first_to_second", "second_to_first"]
+    assert not torch.isclose(*found.values())
+    for name, of in (("first_to_second", "image_to_text"), ("second_to_first", "text_to_image")):
+        torch.testing.assert_close(found[name], want[of], rtol=1e-12, atol=0)
+
+
 def test_the_temperature_is_learnt_logged_and_held_at_a_hundredth():
     method = made(KINDS["text"])
     assert method.after_step(0)["temperature"].item() == pytest.approx(0.07, rel=1e-6)

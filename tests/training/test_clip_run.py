@@ -94,6 +94,8 @@ def test_a_run_learns_keeps_its_tokenizer_and_finds_captions(
             model.embed_text(wrong)
     pixels = np.zeros((2, 3, 8, 8), np.uint8)
     seen = model.embed_paired(pixels)
+    with pytest.raises(ConfigError, match="embed_text embeds the captions"):
+        model.embed_paired(pixels, kind="second")
     assert seen.shape == (2, 8)
     torch.testing.assert_close(seen.norm(dim=1), torch.ones(2))
     assert model.embed(pixels).uncertainty.shape == (2,)
@@ -139,13 +141,59 @@ def test_two_kinds_of_image_are_paired_by_an_encoder_each(
     assert all(is_grey(images, config.data) for images in kinds["second"])
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     # Eight kinds of picture, 32 images: log 4 / 2 is what is left at best, about.
-    assert logged[-1]["terms"]["image_to_text"] < 0.9 * math.log(16) / 2
+    assert logged[-1]["terms"]["first_to_second"] < 0.9 * math.log(16) / 2
     assert not (out / "tokenizer.json").exists()
     model = api.load(out)
     assert model.embed(np.zeros((2, 3, 8, 8), np.uint8)).representation.shape == (2, 16)
     with pytest.raises(ConfigError, match="reads captions"):
         model.embed_text(["a red sky"])
-    assert {r.protocol for r in api.evaluate(out, only=["retrieval"])} == {"view-retrieval"}
+    check_both_kinds(model, config)
+    check_kinds_are_found(out)
+
+
+def check_both_kinds(model, config):
+    """Both encoders are reached, each with its kind of image, and agree on which is which."""
+    pixels = np.stack([plain(colour, i) for colour in COLOURS for i in range(2)])
+    sides = {kind: model.embed_paired(pixels, kind=kind) for kind in ("first", "second")}
+    assert torch.equal(model.embed_paired(pixels), sides["first"])
+    for side in sides.values():
+        assert side.shape == (8, 8)
+        assert side.dtype == torch.float32
+        torch.testing.assert_close(side.norm(dim=1), torch.ones(8))
+    assert not torch.allclose(sides["first"], sides["second"], atol=0.01)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (config.data.mean, config.data.std))
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # of ITU-R BT.601
+    colour = torch.from_numpy(pixels) / 255
+    grey = (colour * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        want = {
+            "first": model.method.project_images((colour - mean) / std),
+            "second": model.method.second((grey - mean) / std),
+        }
+    for kind, z in want.items():
+        unit = torch.nn.functional.normalize(z, dim=1)
+        torch.testing.assert_close(sides[kind], unit, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="'first' or 'second', got 'grey'"):
+        model.embed_paired(pixels, kind="grey")
+    with pytest.raises(DataError, match="at least one image"):
+        model.embed_paired([], kind="second")
+
+
+def check_kinds_are_found(out):
+    every = api.evaluate(out, only=["retrieval"])
+    assert {r.protocol for r in every} == {"view-retrieval", "kind-retrieval"}
+    found = {(r.metric, r.subject): r for r in every if r.protocol == "kind-retrieval"}
+    assert len(found) == 2 * (3 * 5 + 3)
+    for direction in ("first-to-second", "second-to-first"):
+        r = found[f"{direction}-r-at-5", "trained"]
+        assert r.value > r.settings["chance"] == pytest.approx(5 / 8)
+    assert (out / "results.json").read_text().count('"kind-retrieval"') == len(found)
+
+
+def plain(colour, place):
+    pixels = np.full((3, 8, 8), np.reshape(COLOURS[colour], (3, 1, 1)), np.uint8)
+    pixels[:, 4 * place :][:, :4] //= 2
+    return pixels
 
 
 def is_grey(images, data):

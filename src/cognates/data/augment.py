@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cognates.data.colour import ColourMaps, colour_maps, recolour, solarise
-from cognates.data.draws import ViewParameters, draw, fixed_draws
+from cognates.data.draws import ViewParameters, certain, draw, fixed_draws
 from cognates.data.normalise import channel_statistics, normalisation
 from cognates.data.resample import Taps, crop_taps, gaussian_taps, resample_rows, transpose
 from cognates.data.views import ViewSpec
@@ -27,6 +27,7 @@ from cognates.random import generator as folded_generator
 __all__ = [
     "ViewParameters",
     "apply",
+    "certain",
     "channel_statistics",
     "draw",
     "fixed_draws",

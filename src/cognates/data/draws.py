@@ -186,6 +186,50 @@ def fixed_draws(
     return tuple(drawn.rows(k, k + 1) for k in range(views))
 
 
+def certain(spec: ViewSpec, *, centre: int, height: int, width: int) -> ViewParameters:
+    r"""Return the one view of a distribution in which nothing is drawn: the kind of image it makes.
+
+    What happens to every image happens: flip, grey, blur and solarise of probability 1, the blur
+    at the middle of its range. What differs from draw to draw is left out: other probabilities, the
+    jitter, whose factors lie around those that change nothing, and the crop, in place of which
+    stands the centre, as in `augment.test_view`.
+
+    Args:
+        spec: the distribution, as in training.
+        centre: height and width of the centre in pixels, at most those of the image.
+        height: rows of the images.
+        width: columns of the images.
+
+    Returns:
+        The parameters of one image, to `expand`.
+
+    Raises:
+        ConfigError: the images are smaller than the centre.
+
+    Example:
+        >>> grey = ViewSpec(size=20, grey=1.0, blur=0.5)
+        >>> parameters = certain(grey, centre=28, height=32, width=32)
+        >>> parameters.grey.item(), parameters.blur.item(), parameters.top.item()
+        (True, False, 2)
+    """
+    if not 1 <= centre <= min(height, width):
+        raise ConfigError(
+            f"Expected a centre of 1 to {min(height, width)} pixels, got {centre}: store the "
+            "images larger."
+        )
+    whole = {"top": (height - centre) // 2, "left": (width - centre) // 2}
+    whole |= {"height": centre, "width": centre}
+    sure = {name: getattr(spec, name) == 1.0 for name in ("flip", "grey", "blur", "solarise")}
+    factors = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+    factors["sigma"] = sum(spec.sigma) / 2
+    return ViewParameters(
+        jitter=torch.tensor([False]),
+        order=torch.tensor(_ORDERS[:1]),
+        **{name: torch.tensor([value]) for name, value in (whole | sure).items()},
+        **{name: torch.tensor([value], dtype=torch.float64) for name, value in factors.items()},
+    )
+
+
 def _boxes(
     spec: ViewSpec, numbers: tuple[Tensor, Tensor, Tensor, Tensor], height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

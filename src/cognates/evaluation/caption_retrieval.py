@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,28 +79,57 @@ def caption_retrieval(
         https://doi.org/10.1613/jair.3994.
     """
     del train, test
-    others = others or {}
-    found: dict[str, dict[str, Standing]] = {"image-to-text": {}, "text-to-image": {}}
-    owner = np.array([], np.int64)
-    for subject in ("trained", "untrained"):
-        prefix = "" if subject == "trained" else f"{subject}-"
-        images, texts = others.get(prefix + IMAGES), others.get(prefix + TEXTS)
-        if images is None or texts is None:
-            continue
-        owner = texts.index
-        found["image-to-text"][subject] = standing(images, texts)
-        found["text-to-image"][subject] = standing(texts, images)
-    if "trained" not in found["image-to-text"]:
+    halves = halves_of(others or {}, (IMAGES, TEXTS), ("trained", "untrained"))
+    if "trained" not in halves:
         raise DataError(
             f"Expected features of the test images and their captions ('{IMAGES}', '{TEXTS}'), got "
             "none: make them with cognates.evaluation.pairs.pair_features."
         )
+    return between(NAME, ("image-to-text", "text-to-image"), halves, seed=seed)
+
+
+def halves_of(
+    others: Mapping[str, Features], names: tuple[str, str], subjects: Sequence[str]
+) -> dict[str, tuple[Features, Features]]:
+    """Return both halves of the test pairs by subject; one without both is left out."""
+    found = {}
+    for subject in subjects:
+        prefix = "" if subject == "trained" else f"{subject}-"
+        first, second = (others.get(prefix + name) for name in names)
+        if first is not None and second is not None:
+            found[subject] = (first, second)
+    return found
+
+
+def between(
+    protocol: str,
+    directions: tuple[str, str],
+    halves: Mapping[str, tuple[Features, Features]],
+    *,
+    seed: int,
+) -> list[Result]:
+    """Return recalls and median ranks of finding the second half of a pair, and of the way back.
+
+    Args:
+        protocol: its name.
+        directions: what metrics begin with, there and back.
+        halves: by subject, `trained` among them: the first halves, one for each image in order,
+            and the second ones, one or several for each image, whose `index` says which.
+        seed: of the resamples, which are of images together with all their second halves.
+    """
+    owner = halves["trained"][1].index
     counts = np.bincount(owner)
+    there = {subject: standing(first, second) for subject, (first, second) in halves.items()}
+    back = {subject: standing(second, first) for subject, (first, second) in halves.items()}
     results = []
-    for direction, by_subject in found.items():
-        queries = np.arange(len(counts)) if direction == "image-to-text" else owner
-        results += _recalls(direction, by_subject, queries, counts, seed)
-        results += _medians(direction, by_subject, queries, counts, seed)
+    for direction, found, queries in (
+        (directions[0], there, np.arange(len(counts))),
+        (directions[1], back, owner),
+    ):
+        forward = found is there
+        kind = {"protocol": protocol, "forward": forward, "counts": counts, "seed": seed}
+        results += _recalls(direction, found, queries, **kind)
+        results += _medians(direction, found, queries, **kind)
     return results
 
 
@@ -134,11 +163,13 @@ def _recalls(
     direction: str,
     by_subject: Mapping[str, Standing],
     queries: np.ndarray,
+    *,
+    protocol: str,
+    forward: bool,
     counts: np.ndarray,
     seed: int,
 ) -> list[Result]:
     n = len(counts)
-    forward = direction == "image-to-text"
     results = []
     for depth in DEPTHS:
         values = {}
@@ -150,7 +181,7 @@ def _recalls(
         chance = _chance(counts, depth) if forward else min(1.0, depth / n)
         settings = {"chance": chance, **_sizes(forward, counts)}
         results += per_image(
-            NAME, f"{direction}-r-at-{depth}", values, seed=seed, settings=settings
+            protocol, f"{direction}-r-at-{depth}", values, seed=seed, settings=settings
         )
     return results
 
@@ -159,6 +190,9 @@ def _medians(
     direction: str,
     by_subject: Mapping[str, Standing],
     queries: np.ndarray,
+    *,
+    protocol: str,
+    forward: bool,
     counts: np.ndarray,
     seed: int,
 ) -> list[Result]:
@@ -170,14 +204,14 @@ def _medians(
         low, high = bootstrap.interval(drawn)
         results.append(
             Result(
-                protocol=NAME,
+                protocol=protocol,
                 metric=f"{direction}-median-rank",
                 value=float(np.median(ranks)),
                 low=low,
                 high=high,
                 n=len(counts),
                 protocol_seed=seed,
-                settings=_sizes(direction == "image-to-text", counts),
+                settings=_sizes(forward, counts),
                 subject=subject,
             )
         )

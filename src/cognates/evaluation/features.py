@@ -72,6 +72,20 @@ class Transform:
         """Return the test view: centre crop, no augmentation, normalised."""
         return augment.test_view(images, size=self.size, mean=self.mean, std=self.std)
 
+    def kind(self, images: Tensor, spec: ViewSpec) -> Tensor:
+        """Return the test view of the kind of image that `spec` makes (`augment.certain`).
+
+        It shows what `view` shows, in the size of `spec`, and normalised likewise.
+        """
+        n, _, height, width = images.shape
+        sure = augment.certain(spec, centre=self.size, height=height, width=width)
+        return augment.apply(
+            *(images, sure.expand(n)),
+            size=spec.size,
+            mean=self.mean,
+            std=self.std,
+        )
+
     def augmented(self, images: Tensor, parameters: augment.ViewParameters) -> Tensor:
         """Return the view that `parameters` describe, normalised."""
         return augment.apply(

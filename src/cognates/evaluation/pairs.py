@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -117,6 +117,22 @@ def pair_passes(
         )
     )
     return {IMAGES: lambda: make()[0], TEXTS: lambda: make()[1]}
+
+
+def require_texts(captions: Iterable[object]) -> list[str]:
+    """Return what a caller hands over as captions.
+
+    Raises:
+        DataError: there is no caption, or something else than a sequence of texts.
+    """
+    found = [] if isinstance(captions, str) else list(captions)
+    texts = [one for one in found if isinstance(one, str)]
+    if isinstance(captions, str) or len(texts) < len(found):
+        # One text is a sequence too, of its letters.
+        raise DataError('Expected a list of captions, got another: for example ["a red boat"].')
+    if not texts:
+        raise DataError("Expected at least one caption to embed, got none.")
+    return texts
 
 
 @torch.no_grad()

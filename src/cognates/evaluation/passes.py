@@ -32,6 +32,7 @@ from cognates.evaluation.features import (
     view_pair,
     view_pixels,
 )
+from cognates.evaluation.kinds import kind_passes
 from cognates.evaluation.knn import DISTANCE
 from cognates.evaluation.outsiders import OUTSIDE
 from cognates.evaluation.pairs import pair_passes
@@ -53,6 +54,12 @@ class _Input(TypedDict):
     size: int
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    device: torch.device | str
+    batch_size: int
+
+
+class _Place(TypedDict):
+    transform: Transform
     device: torch.device | str
     batch_size: int
 
@@ -91,6 +98,7 @@ class FeaturePass:
         generative: Sequence[str] = (),
         reference: drawn.Reference | None = None,
         tokenizer: Tokenizer | None = None,
+        with_kinds: bool = False,
     ) -> tuple[dict[str, Features], dict[str, str]]:
         """Return the features that protocols read, and the cache key of every subject.
 
@@ -107,6 +115,7 @@ class FeaturePass:
             generative: those protocols of `GENERATIVE` that will run.
             reference: the encoder that samples are compared by; None: a random convolutional one.
             tokenizer: the run's, if caption retrieval will run.
+            with_kinds: whether kind retrieval will run.
         """
         found, hashes = {}, {}
         for subject, owner in _owners(method, untrained).items():
@@ -128,8 +137,7 @@ class FeaturePass:
                 found |= self._views(subject, owner, some, weights, split="train")
             if with_augmented:
                 found |= self._augmented(subject, owner, train, test, weights)
-            if tokenizer is not None and owner is not None:
-                found |= self._paired(subject, owner, test, weights, tokenizer)
+            found |= self._paired(subject, owner, test, weights, tokenizer, with_kinds)
         for name, images in (outside or {}).items():
             weights = weights_digest(method)
             found[OUTSIDE + name] = self._split(
@@ -179,43 +187,44 @@ class FeaturePass:
         split: str = "test",
     ) -> dict[str, Features]:
         prefix = "" if subject == "trained" else f"{subject}-"
-        made: list[tuple[Features, Features]] = []
 
-        def side(number: int) -> Features:
-            if not made:
-                if owner is None:
-                    size = self.transform.size
-                    pair = view_pixels(images, views=self.views, size=size, seed=self.seed)
-                else:
-                    pair = view_pair(owner, images, seed=self.seed, **self._input())
-                made.append(pair)
-            return made[0][number]
+        @functools.cache
+        def pair() -> tuple[Features, Features]:
+            if owner is None:
+                size = self.transform.size
+                return view_pixels(images, views=self.views, size=size, seed=self.seed)
+            return view_pair(owner, images, seed=self.seed, **self._input())
 
         return {
             f"{prefix}view{number + 1}-{split}": self._kept(
                 f"{subject}-view{number + 1}-{split}",
                 self._key(images, weights, view=number, specs=self._specs(2), seed=self.seed),
-                lambda number=number: side(number),
+                lambda number=number: pair()[number],
             )
             for number in (0, 1)
         }
 
     def _paired(
-        self, subject: str, owner: Method, test: Images, weights: str, tokenizer: Tokenizer
+        self,
+        subject: str,
+        owner: Method | None,
+        test: Images,
+        weights: str,
+        tokenizer: Tokenizer | None,
+        with_kinds: bool,
     ) -> dict[str, Features]:
-        """Return images and captions in the space that they share."""
+        """Return both halves of pairs in the space that they share, where they will be read."""
+        makers, of = {}, {}
+        if with_kinds:
+            makers = kind_passes(owner, test, views=self.views, **self._place())
+            of = {"specs": self._specs(2)}
+        elif tokenizer is not None and owner is not None:
+            makers = pair_passes(owner, test, tokenizer, **self._place())
+            of = {"tokenizer": tokenizer.digest}
         prefix = "" if subject == "trained" else f"{subject}-"
-        makers = pair_passes(
-            owner,
-            test,
-            tokenizer,
-            transform=self.transform,
-            device=self.device,
-            batch_size=self.batch_size,
-        )
         found = {}
         for name, make in makers.items():
-            key = self._key(test, weights, pairs=name, tokenizer=tokenizer.digest)
+            key = self._key(test, weights, pairs=name, **of)
             found[prefix + name] = self._kept(f"{subject}-{name}", key, make)
         return found
 
@@ -269,8 +278,7 @@ class FeaturePass:
         kept = self._kept(
             f"trained-{name}-relative", digest, lambda: relative.with_scores(features, bank)
         )
-        scores = kept.scores
-        return replace(features, scores={**features.scores, **scores})
+        return replace(features, scores={**features.scores, **kept.scores})
 
     def _sweeps(
         self,
@@ -331,25 +339,16 @@ class FeaturePass:
         more: dict[str, object] = {"seed": self.seed}
         if "elbo" in names:
             more["specs"] = self._specs(len(self.views))
-        shared = {"batch_size": self.batch_size, "seed": self.seed}
-        makers = drawn.drawn_passes(
-            method,
-            test,
-            names,
-            views=self.views,
-            transform=self.transform,
-            device=self.device,
-            **shared,
-        )
+        kind = {**self._place(), "seed": self.seed}
+        makers = drawn.drawn_passes(method, test, names, views=self.views, **kind)
         found = {
             name: self._kept(f"trained-{name}", self._key(test, weights, drawn=name, **more), make)
             for name, make in makers.items()
         }
         if "generation" in names:
             by = reference or drawn.random_reference(test.pixels.shape[1], self.device)
-            of_both = drawn.comparison_passes(
-                method, train, test, by, transform=self.transform, **shared
-            )
+            del kind["device"]  # that of the reference
+            of_both = drawn.comparison_passes(method, train, test, by, **kind)
             for name, (images, sampled, make) in of_both.items():
                 # of real images the reference is all that the features depend on
                 of, beside = (weights, {"by": by.digest}) if sampled else (by.digest, {})
@@ -367,6 +366,9 @@ class FeaturePass:
             "device": self.device,
             "batch_size": self.batch_size,
         }
+
+    def _place(self) -> _Place:
+        return {"transform": self.transform, "device": self.device, "batch_size": self.batch_size}
 
     def _specs(self, count: int) -> list[str]:
         return [repr(view) for view in self.views[:count]]

@@ -20,6 +20,7 @@ from cognates.evaluation.effects import augmentation_uncertainty
 from cognates.evaluation.factors import FACTORS, TEST, TRAIN, dsprites
 from cognates.evaluation.few_labels import few_labels
 from cognates.evaluation.generation import generated_views, generation
+from cognates.evaluation.kind_retrieval import KINDS, kind_retrieval
 from cognates.evaluation.knn import knn, knn_200
 from cognates.evaluation.likelihood import elbo, reconstruction
 from cognates.evaluation.linear import linear
@@ -45,8 +46,8 @@ class Protocol:
     run: Callable[..., list[Result]]
     summary: str
     needs: str = ""
-    """What the images must have: the target `label`, `attributes` or `factors`, or `captions` that
-    the method reads; empty: nothing."""
+    """What the images must have: the target `label`, `attributes` or `factors`, `captions` that the
+    method reads, or two `kinds` that it pairs; empty: nothing."""
     grid: bool = False
     """Whether it takes the number of penalties."""
     version: int = 1
@@ -145,6 +146,13 @@ PROTOCOLS = {
             run=caption_retrieval,
             summary="finding the caption of an image, and the image of a caption",
             needs=CAPTIONS,
+            standard=False,
+        ),
+        Protocol(
+            name="kind-retrieval",
+            run=kind_retrieval,
+            summary="finding the same image of the other kind",
+            needs=KINDS,
             standard=False,
         ),
         Protocol(
@@ -282,7 +290,7 @@ GROUPS = {
     "uncertainty": (
         *("deciles", "auroc-error", "r-auroc", "aurc", "augrc", "risk", "calibration"),
     ),
-    "retrieval": ("view-retrieval", "caption-retrieval"),
+    "retrieval": ("view-retrieval", "caption-retrieval", "kind-retrieval"),
     "clustering": ("gmm", "kmeans"),
     "gmm-pca64": ("gmm",),
     "generative": GENERATIVE,

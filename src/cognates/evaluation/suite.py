@@ -18,8 +18,8 @@ import torch
 from cognates.data.images import Images
 from cognates.data.tokens import Tokenizer
 from cognates.data.views import ViewSpec
-from cognates.errors import DataError
-from cognates.evaluation import corruption, effects, linear
+from cognates.errors import ConfigError, DataError
+from cognates.evaluation import corruption, effects, kind_retrieval, linear
 from cognates.evaluation.attributes import ATTRIBUTES
 from cognates.evaluation.caption_retrieval import CAPTIONS, TEXTS
 from cognates.evaluation.caption_retrieval import NAME as CAPTION_RETRIEVAL
@@ -29,6 +29,8 @@ from cognates.evaluation.earlier import staying
 from cognates.evaluation.factors import FACTORS
 from cognates.evaluation.features import Transform
 from cognates.evaluation.gallery import write_gallery
+from cognates.evaluation.kind_retrieval import KINDS
+from cognates.evaluation.kinds import pairs_kinds
 from cognates.evaluation.outsiders import LIMIT, require_others
 from cognates.evaluation.pairs import reads_text
 from cognates.evaluation.passes import FeaturePass
@@ -82,7 +84,9 @@ def run_protocols(
     train, test = features["train"], features["test"]
     others = {name: value for name, value in features.items() if name not in ("train", "test")}
     chosen = resolve(only)
-    lacking = _lacking(chosen, train, test, captions=TEXTS in others)
+    paired = {TEXTS: CAPTIONS, kind_retrieval.SECOND: KINDS}
+    allowed = {what for name, what in paired.items() if name in others}
+    lacking = _lacking(chosen, train, test, allowed)
     for what in dict.fromkeys(lacking.values()):
         skipped = ", ".join(name for name, needed in lacking.items() if needed == what)
         say(f"There are no {_PLURAL[what]}: {skipped} not run.")
@@ -185,9 +189,9 @@ def evaluate(
         StorageError: something cannot be written.
     """
     drawn = drawable(method, only=only, reference=reference)
-    captions = tokenizer is not None and test.captions is not None and reads_text(method)
-    named, chosen = _named(only, drawn, captions=captions)
-    lacking = _lacking(named, train, test, captions=captions)  # before the passes, which take time
+    allowed = _allowed(method, test, tokenizer)
+    named, chosen = _named(only, drawn, allowed)
+    lacking = _lacking(named, train, test, allowed)  # before the passes, which take time
     others = _outside(outside, test, images, seed) if "ood" in chosen else {}
     passes = FeaturePass(
         views=tuple(views),
@@ -205,11 +209,11 @@ def evaluate(
     train, test = _taken(train, test, images, named, seed)
     found, hashes = passes.features(
         *(method, untrained, train, test),
-        **_asked(chosen, test.pixels.shape[1]),
+        **_asked(chosen - lacking.keys(), test.pixels.shape[1]),
         outside=others,
         generative=[name for name in drawn if name not in lacking],
         reference=reference,
-        tokenizer=tokenizer if captions and CAPTION_RETRIEVAL in chosen else None,
+        tokenizer=tokenizer if CAPTIONS in allowed and CAPTION_RETRIEVAL in chosen else None,
     )
     kind = {"seed": seed, "only": [*chosen], "grid": grid, "run_seed": run_seed, "hashes": hashes}
     results = _telling(run_protocols(found, progress=progress, **kind), train, given)
@@ -227,11 +231,17 @@ def _telling(results: list[Result], train: Images, given: Images) -> list[Result
     return [replace(r, settings={"train": len(train), **r.settings}) for r in results]
 
 
+def _allowed(method: Method, test: Images, tokenizer: Tokenizer | None) -> set[str]:
+    """Return what a method has beyond an encoder that protocols need of it."""
+    captions = tokenizer is not None and test.captions is not None and reads_text(method)
+    return ({CAPTIONS} if captions else set()) | ({KINDS} if pairs_kinds(method) else set())
+
+
 def _named(
-    only: Sequence[str] | None, drawn: Sequence[str], *, captions: bool
+    only: Sequence[str] | None, drawn: Sequence[str], allowed: set[str]
 ) -> tuple[list[Protocol], set[str]]:
     """Return what will run, unasked also what the kind of method allows, and its names."""
-    unasked = [CAPTION_RETRIEVAL] if only is None and captions else []
+    unasked = [p.name for p in PROTOCOLS.values() if p.needs in allowed] if only is None else []
     usual = [p.name for p in resolve(only) if p.name not in GENERATIVE]
     named = resolve([*usual, *unasked, *drawn])
     return named, {protocol.name for protocol in named}
@@ -277,10 +287,11 @@ class _Asked(TypedDict):
     sweeps: list[Mapping[str, Change]]
     with_augmented: bool
     with_theory: bool
+    with_kinds: bool
 
 
 def _asked(chosen: set[str], channels: int) -> _Asked:
-    """Return which passes the chosen protocols read, and the changes of their sweeps."""
+    """Return which passes the protocols that will run read, and the changes of their sweeps."""
     sweeps = {
         "sensitivity": CHANGES,
         "crop": CHANGES,
@@ -293,6 +304,7 @@ def _asked(chosen: set[str], channels: int) -> _Asked:
         "sweeps": [*asked.values()],
         "with_augmented": "augmentation" in chosen,
         "with_theory": "theory" in chosen,
+        "with_kinds": kind_retrieval.NAME in chosen,
     }
 
 
@@ -316,6 +328,7 @@ _PLURAL = {
     ATTRIBUTES: "attributes",
     FACTORS: "factors",
     CAPTIONS: "captions that the method reads",
+    KINDS: "two kinds of image that the method pairs",
 }
 
 
@@ -323,23 +336,28 @@ def _lacking(
     chosen: Sequence[Protocol],
     train: Features | Images,
     test: Features | Images,
-    *,
-    captions: bool,
+    allowed: set[str],
 ) -> dict[str, str]:
     """Return the protocols whose target is missing, with its name.
 
     Raises:
+        ConfigError: that is all of them, and it is the method that misses it.
         DataError: that is all of them.
     """
 
     def there(target: str) -> bool:
         if not target or target == TARGET:
             return not target or has_labels(train, test)
-        if target == CAPTIONS:
-            return captions
+        if target in (CAPTIONS, KINDS):
+            return target in allowed
         return target in train.targets and target in test.targets
 
     lacking = {p.name: p.needs for p in chosen if not there(p.needs)}
+    if chosen and all(lacking.get(p.name) == KINDS for p in chosen):
+        raise ConfigError(
+            f"Expected a method that pairs two kinds of image for {kind_retrieval.NAME}, got one "
+            "that does not: train clip with method.second=image and a view of each kind."
+        )
     if chosen and len(lacking) == len(chosen):
         what = " and ".join(_PLURAL[target] for target in dict.fromkeys(lacking.values()))
         free = [p.name for p in PROTOCOLS.values() if p.standard and not p.needs]

@@ -34,6 +34,8 @@ from cognates.types import Batch, Embedding, Loss
 
 _LARGEST_SCALE = math.log(100.0)
 """Section 2.5: logits are never scaled by more than 100."""
+_OF_KINDS = {"image_to_text": "first_to_second", "text_to_image": "second_to_first"}
+"""What the objective's terms are where the second half is no text."""
 
 
 class Clip(Method):
@@ -64,13 +66,16 @@ class Clip(Method):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the cross-entropies of both directions over the global batch."""
+        """Return the cross-entropies of both directions over the global batch.
+
+        Their names are the objective's, and `first_to_second` and `second_to_first` for two images.
+        """
         if self.config.second == "text":
             text = _text_of(batch)
             views, other = batch.views, self.project_text(text.flatten(0, -2))
             other = other.view(len(text), -1, other.shape[-1])
         else:
-            views, other = batch.views[:1], self.second(batch.views[1])[:, None]
+            views, other = batch.views[:1], self.project_second(batch.views[1])[:, None]
         image = torch.stack([self.project_images(view) for view in views], dim=1)
         # `gather` works along the images, (n, v, d) and (n, c, d).
         image, other = gather(image), gather(other)
@@ -80,7 +85,10 @@ class Clip(Method):
             for view in image.unbind(1)
             for caption in other.unbind(1)
         ]
-        terms = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+        names = _OF_KINDS if self.config.second == "image" else {name: name for name in found[0]}
+        terms = {
+            names[name]: torch.stack([terms[name] for terms in found]).mean() for name in found[0]
+        }
         return Loss(terms, monitored=image[:, 0].detach())
 
     def project_images(self, images: Tensor) -> Tensor:
@@ -90,6 +98,10 @@ class Clip(Method):
     def project_text(self, tokens: Tensor) -> Tensor:
         """Return captions, token ids (n, l), in the space that both kinds share, (n, d)."""
         return self.second(tokens)
+
+    def project_second(self, images: Tensor) -> Tensor:
+        """Return images of the second kind (n, c, h', w') in that space, (n, d)."""
+        return self.second(images)
 
     def embed(self, images: Tensor) -> Embedding:
         """Return h (n, width) in float32 or better, and no uncertainty."""

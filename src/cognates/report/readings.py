@@ -18,6 +18,15 @@ _ACCURACIES = {
     "knn": ("Nearest neighbours", "weighted vote of the 20 nearest training images"),
     "few-labels": ("Few labels", "linear probe on a few labelled images per class"),
 }
+_PAIRS = (
+    (
+        *("caption-retrieval", "image-to-text", "Image to caption"),
+        *("one of its captions", "the first right caption"),
+    ),
+    ("caption-retrieval", "text-to-image", "Caption to image", "its image", "the right image"),
+    ("kind-retrieval", "first-to-second", "First kind to second", "its other kind", "the image"),
+    ("kind-retrieval", "second-to-first", "Second kind to first", "its other kind", "the image"),
+)
 _LABEL_FREE = (
     (
         "view-retrieval",
@@ -26,28 +35,17 @@ _LABEL_FREE = (
         "is an image's second view the nearest?",
         True,
     ),
-    (
-        *("caption-retrieval", "image-to-text-r-at-10", "Image to caption, R@10, %"),
-        *("is one of its captions among the ten nearest?", True),
+    *(
+        (name, f"{way}-r-at-10", f"{label}, R@10, %", f"is {own} among the ten nearest?", True)
+        for name, way, label, own, _ in _PAIRS
+    ),
+    *(
+        (name, f"{way}-median-rank", f"{label}, median rank", f"of {right}; 1 at best", False)
+        for name, way, label, _, right in _PAIRS
     ),
     (
-        *("caption-retrieval", "text-to-image-r-at-10", "Caption to image, R@10, %"),
-        *("is its image among the ten nearest?", True),
-    ),
-    (
-        *("caption-retrieval", "image-to-text-median-rank", "Image to caption, median rank"),
-        *("of the first right caption; 1 at best", False),
-    ),
-    (
-        *("caption-retrieval", "text-to-image-median-rank", "Caption to image, median rank"),
-        *("of the right image; 1 at best", False),
-    ),
-    (
-        "spread",
-        "effective-rank",
-        "Effective rank",
-        "directions of the representation in use",
-        False,
+        *("spread", "effective-rank", "Effective rank"),
+        *("directions of the representation in use", False),
     ),
     ("spread", "spread", "Spread", "1: all directions; 0: collapsed", False),
     (
@@ -291,10 +289,12 @@ def label_free(record: RunRecord) -> list[LabelFree]:
     for protocol, metric, label, hint, fraction in _LABEL_FREE:
         trained = record.find(protocol, metric)
         if trained is not None:
+            chance = trained.settings.get("chance")
+            beside = f" chance {100 * chance:.1f} %" if isinstance(chance, float) else ""
             found.append(
                 LabelFree(
                     label=label,
-                    hint=hint,
+                    hint=hint + beside,
                     fraction=fraction,
                     trained=trained,
                     untrained=record.find(protocol, metric, "untrained"),

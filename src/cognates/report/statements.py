@@ -31,6 +31,13 @@ def headline(record: RunRecord) -> str:
                 f"captions among the ten nearest {share(captions.trained.value)} of the "
                 f"time{_beside(captions)}."
             )
+        kinds = rows.get(("kind-retrieval", "first-to-second-r-at-10"))
+        if kinds is not None:
+            return (
+                f"From {count} unlabelled images, {method} learnt to find an image of one kind "
+                "among the ten nearest of the other kind "
+                f"{share(kinds.trained.value)} of the time{_beside(kinds)}."
+            )
         retrieval = rows.get(("view-retrieval", "r-at-1"))
         if retrieval is None:
             return (
@@ -197,12 +204,18 @@ def dashed(accuracy: float | None) -> str:
 
 def label_free(record: RunRecord) -> str:
     """Return what the label-free section says first."""
+    more = ""
+    if record.find("kind-retrieval", "first-to-second-r-at-10") is not None:
+        more = (
+            " Kinds of image are what the two entries of views make of it, for example colour and "
+            "grey: each image is looked for among all test images of the other kind."
+        )
     if readings.accuracies(record):
-        return "The same run seen without labels, as it would look on a folder of your own."
+        return f"The same run seen without labels, as it would look on a folder of your own.{more}"
     why = "The source has no labels" if _unlabelled(record) else _NOT_RUN
     return (
         f"{why}. View retrieval asks for every test image whether, among all second views, the "
-        "nearest to its first view is its own."
+        f"nearest to its first view is its own.{more}"
     )
 
 
