@@ -36,18 +36,21 @@ _PAPERS = {
 }
 
 
-def own(settings: str, **differing: str) -> dict[str, dict[str, str]]:
-    """Return what is known of a recipe for each method: where its settings come from, no result.
+def own(
+    settings: str, *, cost: str = "not measured", **differing: str
+) -> dict[str, dict[str, str]]:
+    """Return what is known of a recipe for each method: where its settings come from, its result.
 
     Args:
         settings: what of them is not the paper's.
+        cost: what a run takes.
         differing: by method, an expectation other than "not measured".
     """
     return {
         method: {
             "paper": f"{paper}; {settings}",
             "expected": differing.get(method, "not measured"),
-            "cost": "not measured",
+            "cost": cost,
         }
         for method, paper in _PAPERS.items()
     }

@@ -14,7 +14,7 @@ from cognates.config import (
 )
 from cognates.data.views import grey_images, simsiam_cifar, simsiam_imagenet
 from cognates.errors import ConfigError, nearest
-from cognates.recipes import baselines, clip, generative, ssl_hsic
+from cognates.recipes import baselines, clip, compared, generative, ssl_hsic
 from cognates.recipes.defaults import imagenet_optimiser, method_config
 
 _SIMSIAM = (
@@ -161,21 +161,8 @@ def imagenet(method: str = ssl_hsic.NAME) -> RunConfig:
 
 
 _METHODS = ("vi-simsiam", "simsiam")
-_CLIP = (
-    "Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021), "
-    "https://arxiv.org/abs/2103.00020"
-)
-_PAIRED = {
-    clip.CLIP: {
-        "paper": f"{_CLIP}; two views in place of image and text, settings of this library",
-        "expected": "not measured",
-        "cost": "not measured",
-    }
-}
-_SMALL_IMAGES = {**baselines.own("heads, optimiser and length of this library"), **_PAIRED}
 _RIVALS = ("mc-info-nce", "loss-prediction")
 """Other learnt uncertainties, on the encoder and views of the methods above."""
-_UNMEASURED = {key: {"expected": "not measured", "cost": "not measured"} for key in _RIVALS}
 _SIMVE = (
     "A Probabilistic Model behind Self-Supervised Learning (Bizeul, Schoelkopf and Allen, 2024), "
     "https://arxiv.org/abs/2402.01399, and its released code"
@@ -207,13 +194,12 @@ RECIPES: dict[str, Recipe] = {
             expected="linear .887, kNN .877 with SimSiam (pixels .844, .846), seed 0",
             cost="42 min of training on one CPU core",
             own={
-                **_UNMEASURED,
                 ssl_hsic.NAME: {
                     "paper": "settings of this library; the encoder and views of the other methods",
                     "expected": "linear .885, kNN .868 after 10 epochs (pixels .844, .846), seed 0",
                     "cost": "24 min on one CPU core for 10 epochs",
                 },
-                **_SMALL_IMAGES,
+                **compared.FASHION_MNIST,
             },
         ),
         Recipe(
@@ -230,7 +216,7 @@ RECIPES: dict[str, Recipe] = {
                     "expected": "not measured",
                     "cost": "not measured; needs a GPU",
                 },
-                **_PAIRED,
+                **compared.paired(),
                 **baselines.own(
                     "heads and optimiser of this library",
                     byol="not measured; lightly has kNN .910 (k = 200, best test epoch)",
@@ -248,12 +234,11 @@ RECIPES: dict[str, Recipe] = {
             expected="20,000 images, 10 epochs: linear .505, kNN .441 with VI-SimSiam, seed 0",
             cost="8 to 15 min on one CPU core for that",
             own={
-                **_UNMEASURED,
                 ssl_hsic.NAME: {
                     "expected": "20,000 images, 10 epochs: linear .539, kNN .495, seed 0",
                     "cost": "8 min on one CPU core for that",
                 },
-                **_SMALL_IMAGES,
+                **compared.CIFAR10,
             },
         ),
         Recipe(
@@ -285,7 +270,7 @@ RECIPES: dict[str, Recipe] = {
                     "expected": "not measured",
                     "cost": "not measured; needs a GPU",
                 },
-                **_PAIRED,
+                **compared.paired(),
                 **baselines.own(
                     "heads and optimiser of this library",
                     byol="not measured; lightly has kNN .887 (800 epochs, best one)",
@@ -299,7 +284,10 @@ RECIPES: dict[str, Recipe] = {
             name="imagenette-64",
             build=imagenette_64,
             methods=(*_METHODS, *baselines.METHODS, clip.CLIP),
-            own=_SMALL_IMAGES,
+            own={
+                **baselines.own("heads, optimiser and length of this library"),
+                **compared.paired(),
+            },
             paper="settings of this library, for a CPU",
             data="ImageNette (research use)",
             expected="linear .511, kNN .424 with VI-SimSiam (pixels .398, .225), seed 0",
@@ -318,7 +306,7 @@ RECIPES: dict[str, Recipe] = {
             name="clip",
             build=clip.web,
             methods=(clip.CLIP,),
-            paper=f"{_CLIP}, tables 18 and 19; ResNet-50 as torchvision has it",
+            paper=f"{compared.CLIP_PAPER}, tables 18 and 19; ResNet-50 as torchvision has it",
             data="pairs of image and text of your own; the paper's 400 million are not public",
             expected="not measured",
             cost="not measured; the paper's larger ResNet took 18 days on 592 GPUs",
