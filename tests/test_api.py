@@ -15,6 +15,7 @@ from cognates.config import RunConfig
 from cognates.data.sources import open_source
 from cognates.errors import ConfigError, DataError, UnreadableWarning
 from cognates.recipes import RECIPES, default, names, resolve
+from tests.small import write_colour
 
 TINY = ("method.dim=16", "method.hidden=16", "method.predictor_hidden=8")
 
@@ -24,10 +25,7 @@ def source(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COGNATES_CACHE", str(tmp_path_factory.mktemp("cache")))
         folder = tmp_path_factory.mktemp("colour")
-        generator = np.random.default_rng(0)
-        for name, n in (("train", 64), ("test", 24)):
-            pixels = generator.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8)
-            np.savez(folder / f"{name}.npz", images=pixels, labels=np.arange(n) % 2)
+        write_colour(folder)
         yield f"npz:{folder}"
 
 

@@ -14,6 +14,7 @@ from torch import nn
 import cognates
 from cognates.cli.main import main
 from cognates.errors import ConfigError
+from tests.small import write_colour
 
 FAST = {"epochs": 2, "batch_size": 16, "device": "cpu", "progress": False}
 
@@ -23,10 +24,7 @@ def source(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COGNATES_CACHE", str(tmp_path_factory.mktemp("cache")))
         folder = tmp_path_factory.mktemp("colour")
-        generator = np.random.default_rng(0)
-        for name, n in (("train", 64), ("test", 24)):
-            pixels = generator.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8)
-            np.savez(folder / f"{name}.npz", images=pixels, labels=np.arange(n) % 2)
+        write_colour(folder)
         yield f"npz:{folder}"
 
 

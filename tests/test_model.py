@@ -6,6 +6,7 @@ import cognates
 from cognates.data.views import changing
 from cognates.errors import ConfigError
 from cognates.evaluation import features, relative
+from tests.small import write_colour
 
 
 @pytest.fixture(scope="module", params=["vi-simsiam", "simsiam"])
@@ -13,10 +14,7 @@ def model(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COGNATES_CACHE", str(tmp_path_factory.mktemp("cache")))
         folder = tmp_path_factory.mktemp("colour")
-        generator = np.random.default_rng(0)
-        for name, n in (("train", 64), ("test", 24)):
-            pixels = generator.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8)
-            np.savez(folder / f"{name}.npz", images=pixels)
+        write_colour(folder, labels=False)
         run = cognates.train(
             request.param,
             data=f"npz:{folder}",
